@@ -1,0 +1,5 @@
+"""minigpt on the command line."""
+
+
+def main() -> None:
+    raise SystemExit("minigpt: not built yet")

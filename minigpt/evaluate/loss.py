@@ -1,0 +1,55 @@
+"""Loss on text that training never saw.
+
+Axes: B batch, T time in tokens, V vocabulary, N predicted tokens.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minigpt.corpus import Shards
+
+
+def bits_per_byte(nats: Tensor, byte_lengths: Tensor) -> float:
+    """Mean code length of the text in bits per UTF-8 byte.
+
+    Shapes  nats (N,), byte_lengths (N,): one entry per predicted token.
+    Units   nats are natural-log units; the result is divided by ln 2.
+    Raises  ValueError if no token stands for a byte.
+    Source  Gao et al. 2020, "The Pile", section 3.1.
+    """
+    n_bytes = int(byte_lengths.sum())
+    if not n_bytes:
+        raise ValueError(f"the {len(nats)} tokens stand for no byte of text; measure on text")
+    return float(nats.double().sum()) / math.log(2) / n_bytes
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the model pays for each validation token. Shapes  previous, targets, nats: all (N,)."""
+
+    previous: Tensor
+    targets: Tensor
+    nats: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Nats per token."""
+        return float(self.nats.double().mean())
+
+
+@torch.inference_mode()
+def validation_loss(model: nn.Module, shards: Shards, max_tokens: int, batch_size: int = 64) -> Loss:
+    """The loss of each token of the first windows of a split, every token predicted exactly once."""
+    n_windows = min(len(shards), max(1, max_tokens // shards.length))
+    device = next(model.parameters()).device
+    pieces = []
+    for start in range(0, n_windows, batch_size):
+        x, y = shards.rows(range(start, min(start + batch_size, n_windows)))
+        logits = model(x.to(device)).float()  # (B, T, V)
+        nats = F.cross_entropy(logits.flatten(0, 1), y.flatten().to(device), reduction="none").cpu()
+        pieces.append((x.flatten(), y.flatten(), nats))
+    return Loss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))

@@ -1,0 +1,38 @@
+"""A score that needs no human: does a generated function parse?"""
+
+import ast
+import warnings
+
+from minigpt.generate import complete
+from minigpt.model import GPT
+from minigpt.tokenizer import Tokenizer
+
+
+def parses(text: str) -> bool:
+    """Is the first function of the text complete Python? The text starts with `def`.
+
+    The function ends where a line that is not indented follows it; a text that breaks off earlier does not count.
+    """
+    lines = text.splitlines()
+    for end, line in enumerate(lines[1:], start=1):
+        if line.strip() and not line[0].isspace() and not line.startswith(")"):
+            return _is_python("\n".join(lines[:end]))
+    return False
+
+
+def _is_python(text: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an invalid escape in generated text is not our warning
+        try:
+            return bool(ast.parse(text).body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+
+
+def parse_rate(model: GPT, tokenizer: Tokenizer, *, samples: int = 64, temperature: float = 0.8,
+               seed: int = 0) -> tuple[float, list[str]]:
+    """Share of generated functions that parse, and their texts."""
+    prompt = "def "
+    room = model.config.max_seq_len - len(tokenizer.encode(prompt))
+    texts = complete(model, tokenizer, prompt, room, samples=samples, temperature=temperature, seed=seed)
+    return sum(map(parses, texts)) / samples, texts

@@ -1,0 +1,178 @@
+"""One GPT. GPT-NeoX and LLaMA are values of ModelConfig's fields.
+
+Axes: B batch, T time in tokens, S time in the cache and T together, D model width, H heads, G key/value heads,
+K width of one head, F feed-forward width, V vocabulary.
+"""
+
+import zlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minigpt.config import ModelConfig
+
+
+class Cache:
+    """Keys and values of the tokens seen so far, so that the next token costs one step and not T.
+
+    Shapes  keys, values: one (B, G, max_seq_len, K) tensor a layer; the first `length` places are filled.
+    """
+
+    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (config.n_layers, batch_size, config.n_kv_heads, config.max_seq_len, config.d_head)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, G, T, K) after the first `length` places; all keys and values so far, (B, G, S, K)."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+def rotary_angles(config: ModelConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angle by which each pair of numbers turns at each position.
+
+    Shapes  both (T, R), R = rotary_width; the second half of R repeats the first.
+    Source  Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding".
+    """
+    pairs = torch.arange(0, config.rotary_width, 2, device=device, dtype=torch.float32)
+    speed = config.rotary_base ** (-pairs / max(config.rotary_width, 1))
+    positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    angles = torch.outer(positions, speed).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first R numbers of every head, (B, H, T, K), by the angles (T, R); leave the others."""
+    width = cos.shape[-1]
+    turned, kept = x[..., :width], x[..., width:]
+    first, second = turned.chunk(2, dim=-1)
+    swapped = torch.cat((-second, first), dim=-1)
+    return torch.cat((turned * cos.to(x.dtype) + swapped * sin.to(x.dtype), kept), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and grouped key/value heads."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        width, kv_width = config.d_model, config.n_kv_heads * config.d_head
+        self.to_queries = nn.Linear(width, width, bias=config.bias)
+        self.to_keys = nn.Linear(width, kv_width, bias=config.bias)
+        self.to_values = nn.Linear(width, kv_width, bias=config.bias)
+        self.to_output = nn.Linear(width, width, bias=config.bias)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None) -> Tensor:
+        B, T, D = x.shape
+        K = self.config.d_head
+        queries = rotate(self.to_queries(x).view(B, T, -1, K).transpose(1, 2), cos, sin)  # (B, H, T, K)
+        keys = rotate(self.to_keys(x).view(B, T, -1, K).transpose(1, 2), cos, sin)  # (B, G, T, K)
+        values = self.to_values(x).view(B, T, -1, K).transpose(1, 2)  # (B, G, T, K)
+        if cache is not None:
+            keys, values = cache.extend(self.layer, keys, values)  # (B, G, S, K)
+        S = keys.shape[2]
+        mask = None
+        if T not in (1, S):  # a chunk after a filled cache: token t sees the cache and the chunk up to itself
+            mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=T == S and T > 1,
+            enable_gqa=self.config.n_kv_heads != self.config.n_heads,
+        )  # (B, H, T, K)
+        return self.to_output(mixed.transpose(1, 2).reshape(B, T, D))
+
+
+class FeedForward(nn.Module):
+    """Two matrices around a GELU, or three around a SwiGLU gate.
+
+    Source  Shazeer 2020, "GLU Variants Improve Transformer".
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if config.mlp == "swiglu" else None
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.up(x)) if self.gate is None else F.silu(self.gate(x)) * self.up(x)  # (B, T, F)
+        return self.down(hidden)
+
+
+class Block(nn.Module):
+    """One layer: attention moves information between tokens, the feed-forward part works on each."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.parallel = config.parallel
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config, layer)
+        self.feed_forward_norm = make_norm(config)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None) -> Tensor:
+        attended = self.attention(self.attention_norm(x), cos, sin, cache)
+        if self.parallel:
+            return x + attended + self.feed_forward(self.feed_forward_norm(x))
+        x = x + attended
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(config.d_model, eps=config.norm_eps)
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer: token ids in, a score for every possible next token out."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = make_norm(config)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+        initialize(self, seed)
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits of the token that follows each token.
+
+        Shapes  ids (B, T) -> (B, T, V). With a cache, ids are the T tokens after those that it holds.
+        Raises  ValueError if the text is longer than max_seq_len.
+        """
+        start = 0 if cache is None else cache.length
+        n, limit = start + ids.shape[1], self.config.max_seq_len
+        if n > limit:
+            raise ValueError(f"the text has {n} tokens but max_seq_len is {limit}; shorten it or use a longer model")
+        cos, sin = rotary_angles(self.config, start, ids.shape[1], ids.device)
+        x = self.embedding(ids)  # (B, T, D)
+        for block in self.blocks:
+            x = block(x, cos, sin, cache)
+        if cache is not None:
+            cache.length = n
+        return self.head(self.norm(x))  # (B, T, V)
+
+
+def initialize(model: GPT, seed: int) -> None:
+    """Draw every weight from a generator of its own, so that neither order nor number of processes matters.
+
+    Matrices have standard deviation 0.02, those that write into the residual stream 0.02 / sqrt(2 n_layers);
+    biases are 0, gains of norms 1. Source  Radford et al. 2019, "Language Models are Unsupervised Multitask
+    Learners", section 2.3.
+    """
+    for name, weight in model.named_parameters():
+        with torch.no_grad():
+            if weight.ndim == 1:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            writes = name.endswith(("to_output.weight", "down.weight"))
+            std = 0.02 / (2 * model.config.n_layers) ** 0.5 if writes else 0.02
+            generator = torch.Generator(device=weight.device).manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+            weight.normal_(0.0, std, generator=generator)

@@ -1,0 +1,59 @@
+"""Recipes: functions that return a whole run. Laptop and cluster differ in these numbers and in nothing else."""
+
+from collections.abc import Callable
+
+from minigpt.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+
+
+def journey() -> RunConfig:
+    """A LLaMA-style model that learns Python in about a minute on two cores."""
+    return RunConfig(
+        name="journey",
+        model=ModelConfig(vocab_size=512, n_layers=3, d_model=128, n_heads=4, n_kv_heads=4, d_ff=344,
+                          max_seq_len=128),
+        data=DataConfig(source="stdlib"),
+        train=TrainConfig(steps=600, batch_size=16, learning_rate=6e-3, min_learning_rate=6e-4, warmup_steps=30),
+    )
+
+
+def neox_1b() -> RunConfig:
+    """A 1.0-billion-parameter GPT-NeoX: the shape, batch, steps and learning rate of Pythia-1B.
+
+    Source  EleutherAI, model card of Pythia-1B. The data and the warm-up are this course's own.
+    """
+    return RunConfig(
+        name="neox_1b",
+        model=ModelConfig(vocab_size=50_304, n_layers=16, d_model=2048, n_heads=8, n_kv_heads=8, d_ff=8192,
+                          max_seq_len=2048, norm="layernorm", mlp="gelu", parallel=True, rotary_fraction=0.25,
+                          bias=True),
+        data=DataConfig(source="hub:HuggingFaceFW/fineweb-edu", validation_share=0.001, tokenizer_megabytes=1000),
+        train=TrainConfig(steps=143_000, batch_size=1024, accumulate=16, learning_rate=3e-4,
+                          min_learning_rate=3e-5, warmup_steps=1430, save_every=1000, evaluate_every=1000,
+                          evaluate_tokens=10_000_000),
+    )
+
+
+def llama_1b() -> RunConfig:
+    """A 1.1-billion-parameter LLaMA with grouped heads: the shape, batch, learning rate and warm-up of TinyLlama.
+
+    Source  TinyLlama, model card, "Training details". The data and the number of steps are this course's own.
+    """
+    return RunConfig(
+        name="llama_1b",
+        model=ModelConfig(vocab_size=32_000, n_layers=22, d_model=2048, n_heads=32, n_kv_heads=4, d_ff=5632,
+                          max_seq_len=2048),
+        data=DataConfig(source="hub:HuggingFaceFW/fineweb-edu", validation_share=0.001, tokenizer_megabytes=1000),
+        train=TrainConfig(steps=143_000, batch_size=1024, accumulate=16, learning_rate=4e-4,
+                          min_learning_rate=4e-5, warmup_steps=2000, save_every=1000, evaluate_every=1000,
+                          evaluate_tokens=10_000_000),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {recipe.__name__: recipe for recipe in (journey, neox_1b, llama_1b)}
+
+
+def recipe(name: str) -> RunConfig:
+    """The run that a recipe's name stands for."""
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]()
