@@ -63,7 +63,7 @@ class Wrong:
     """A wrong answer that learners really give, and the sentence that names the mistake.
 
     `source` is the whole answer cell. It is recognized by its values on the same cases, or, where these
-    cannot be reproduced by running it, by `when(given, expected, case)` holding for every case.
+    cannot be reproduced by running it, by `when(given, expected, case)` holding for every case that was missed.
     """
 
     name: str
@@ -135,7 +135,11 @@ def _numbers(value: Any) -> np.ndarray | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question of a lab, checked at birth."""
+    """One question of a lab, checked at birth.
+
+    `forbidden` lists full names that the answer cell may not import or use: "torch.autograd", "sum", and with a
+    dot in front a method: ".backward". `seconds` is the limit for all cases together.
+    """
 
     id: str
     title: str

@@ -1,0 +1,137 @@
+"""The instructor's commands: preflight, labs, grade, demo."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from grading.course import Course, CourseError
+from grading.demonstration import build_class
+from grading.gradebook import release_labs
+from grading.judge import REVIEW
+from grading.preflight import Report, preflight
+from grading.record import Graded, grade
+from grading.session import WarmParent
+
+TRUST = "The students' code runs in a process of its own but not yet in a sandbox: grade only submissions you trust."
+
+
+def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
+    """The console script; ends with exit code 1 and one sentence when something is not in order."""
+    options = parser().parse_args(arguments)
+    course = Course((root or Path(__file__).resolve().parents[1]).resolve())
+    try:
+        sys.exit(options.run(course, options))
+    except CourseError as error:
+        print(f"grading: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="grading", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("preflight", help="let the checks prove themselves")
+    one.add_argument("labs", nargs="*", metavar="LAB", help="01, lab01 or lab01_neuron; all labs if none is named")
+    one.set_defaults(run=run_preflight)
+    one = commands.add_parser("labs", help="generate labs/ from solutions/")
+    one.add_argument("--check", action="store_true", help="write nothing; fail if labs/ is not up to date")
+    one.set_defaults(run=run_labs)
+    one = commands.add_parser("grade", help="grade a folder of STUDENT/LAB/LAB.ipynb")
+    one.add_argument("folder", type=Path)
+    one.set_defaults(run=run_grade)
+    one = commands.add_parser("demo", help="build the demonstration class and grade it")
+    one.set_defaults(run=run_demo)
+    return top
+
+
+def run_preflight(course: Course, options: argparse.Namespace) -> int:
+    names = options.labs or course.lab_names
+    if not names:
+        raise CourseError("there is no lab in solutions/ yet; write one first")
+    started = time.monotonic()
+    with WarmParent() as parent:
+        reports = [preflight(course, course.lab(name), parent) for name in names]
+    for report in reports:
+        show_report(report)
+    n_tried, n_faults = sum(r.n_tried for r in reports), sum(len(r.faults) for r in reports)
+    print(
+        f"preflight: {len(reports)} labs, {n_tried} answers tried, {n_faults} faults, {time.monotonic() - started:.1f} s"
+    )
+    return 1 if n_faults else 0
+
+
+def show_report(report: Report) -> None:
+    rows = [
+        (name, f"{points:g}", *((f"{a} of {b}", f"{c} of {d}") if d else ("by hand", "")))
+        for name, points, a, b, c, d in report.rows
+    ]
+    print(f"\n{report.lab}")
+    print_table(("question", "points", "right kept", "wrong caught"), rows)
+    for fault in report.faults:
+        print(f"  FAULT  {fault}")
+
+
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, tuple("-" * width for width in widths), *rows]:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def run_labs(course: Course, options: argparse.Namespace) -> int:
+    changed = release_labs(course, check=options.check)
+    if changed and options.check:
+        raise CourseError(f"labs/ differs from what solutions/ generates ({', '.join(changed)}); run `grading labs`")
+    n_labs = len(course.lab_names)
+    print(f"labs: {n_labs} generated, {len(changed)} changed" + (f" ({', '.join(changed)})" if changed else ""))
+    return 0
+
+
+def run_grade(course: Course, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    print(TRUST)
+    show_graded(course, grade(course, options.folder.resolve()), time.monotonic() - started)
+    return 0
+
+
+def run_demo(course: Course, options: argparse.Namespace) -> int:
+    labs = [lab for lab in map(course.lab, course.lab_names) if lab.release_path.exists() and lab.checks_path.exists()]
+    if not labs:
+        raise CourseError("no lab has a solution, checks and a released version yet; run `grading labs`")
+    print("The demonstration class hands in")
+    folder = build_class(course, labs)
+    print("Grading")
+    started = time.monotonic()
+    show_graded(course, grade(course, folder), time.monotonic() - started)
+    return 0
+
+
+def show_graded(course: Course, graded: Graded, seconds: float) -> None:
+    """The table of students and labs, and where everything lies."""
+    print()
+    rows = [
+        (r["student"], r["lab"], f"{r['points']:g}", f"{r['max_points']:g}", waiting(r), remarks(r))
+        for r in sorted(graded.results, key=lambda r: (r["lab"], r["student"]))
+    ]
+    print_table(("student", "lab", "points", "of", "by hand", "recognized"), rows)
+    for sentence in graded.refused:
+        print(f"  left out: {sentence}")
+    print(f"\n{len(graded.results)} submissions, {graded.n_judged} judged now, {seconds:.1f} s")
+    for what, path in (
+        ("grades", graded.grades),
+        ("gradebook", course.work / "gradebook.db"),
+        ("feedback", graded.feedback / "STUDENT" / "LAB.html"),
+        ("formgrader", "cd grading && jupyter lab, then Nbgrader > Formgrader (marks the written answers)"),
+    ):
+        shown = path.relative_to(course.root) if isinstance(path, Path) else path
+        print(f"  {what:<11}{shown}")
+
+
+def waiting(result: dict) -> str:
+    points = sum(q["max_points"] for q in result["questions"] if q["points"] is None)
+    return f"{points:g}" if points else ""
+
+
+def remarks(result: dict) -> str:
+    recognized = [q["recognized"] for q in result["questions"] if q["recognized"]]
+    review = [f"{q['id']} needs review" for q in result["questions"] if q["status"] == REVIEW]
+    return ", ".join([*recognized, *review, *(f"[{flag}]" for flag in result["flags"])])

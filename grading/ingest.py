@@ -1,0 +1,156 @@
+"""A submission, rebuilt on the released notebook.
+
+Of what a student hands in only source text is taken: of the cells that the lab asks to fill in, by grade id, and
+of the code cells that the student added, in their place. Everything else comes from the release.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grading.course import Cell, Lab, read_cells, to_json
+
+LARGEST_NOTEBOOK = 20 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The rebuilt notebook: the cells in order, and what was odd about the file."""
+
+    student: str
+    lab: Lab
+    cells: tuple[Cell, ...]  # a free cell of the student's has the cell id "free-N" and no grade id
+    flags: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names the attempt: the same answers give the same digest, whatever else the file holds."""
+        taken = [[cell.cell_id, cell.grade_id, cell.source] for cell in self.cells] + list(self.flags)
+        return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """(id, source) of every cell that the judge runs.
+
+        Released cells tagged "show" are for the eyes and visible tests for the learner, so they are left out.
+        """
+        runs = [
+            cell
+            for cell in self.cells
+            if cell.kind == "code" and cell.source.strip() and not cell.is_visible_test and "show" not in cell.tags
+        ]
+        return [(cell.grade_id or cell.cell_id, cell.source) for cell in runs]
+
+    def source(self, grade_id: str) -> str:
+        """What stands in the open cell with that id."""
+        return next(cell.source for cell in self.cells if cell.grade_id == grade_id)
+
+    def to_notebook(self, judged: dict) -> str:
+        """The rebuilt notebook as a file, for nbgrader and for the person who marks the written answers.
+
+        `judged` goes into its metadata and says where the result is.
+        """
+        notebook = json.loads(self.lab.release_path.read_bytes())
+        notebook["metadata"]["judged"] = judged
+        released = {cell["id"]: cell for cell in notebook["cells"]}
+        notebook["cells"] = [
+            released[cell.cell_id] | {"source": cell.source} if cell.cell_id in released else _free_cell(cell)
+            for cell in self.cells
+        ]
+        return to_json(notebook)
+
+
+def _free_cell(cell: Cell) -> dict:
+    empty = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    return empty | {"id": cell.cell_id, "source": cell.source}
+
+
+def find_notebook(folder: Path, name: str) -> tuple[bytes, list[str]]:
+    """The bytes of the lab's notebook in a handed-in folder, and what was odd; no bytes if there is none.
+
+    A notebook under another name is taken if it is the only one. Links and odd files are refused.
+    """
+    notebooks, flags = {}, []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if not entry.name.endswith(".ipynb"):
+            continue
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode):
+            notebooks[entry.name] = Path(entry.path)
+        else:
+            flags.append(f"{entry.name} is a link or no plain file and was refused")
+    if f"{name}.ipynb" in notebooks:
+        path = notebooks[f"{name}.ipynb"]
+    elif len(notebooks) == 1:
+        path = next(iter(notebooks.values()))
+        flags.append(f"the notebook is named {path.name}; it was taken as {name}.ipynb")
+    else:
+        return b"", [*flags, f"there is no {name}.ipynb, so it was graded as blank"]
+    if path.stat().st_size > LARGEST_NOTEBOOK:
+        return b"", [*flags, f"{path.name} is larger than {LARGEST_NOTEBOOK:,} bytes, so it was graded as blank"]
+    return path.read_bytes(), flags
+
+
+def ingest(lab: Lab, student: str, folder: Path) -> Submission:
+    """The submission in `folder` (STUDENT/LAB), rebuilt; what cannot be read is graded as blank and flagged."""
+    data, flags = find_notebook(folder, lab.name)
+    try:
+        given = read_cells(data) if data else []
+    except ValueError:
+        given, flags = [], [*flags, "the notebook cannot be read, so it was graded as blank"]
+    return rebuild(lab, student, given, flags)
+
+
+def rebuild(lab: Lab, student: str, given: list[Cell], flags: list[str] | None = None) -> Submission:
+    """The release with the student's sources in its open cells and the student's own cells between them."""
+    flags = list(flags or [])
+    originals = _originals(lab.release, given)
+    missing = [cell.grade_id for cell in lab.release if cell.is_open and cell.grade_id not in originals]
+    if given and missing:
+        flags.append(f"cells are missing and were taken as blank: {', '.join(missing)}")
+    free = _free_cells(lab.release, given, originals)
+    cells: list[Cell] = list(free.pop(None, []))
+    for cell in lab.release:
+        taken = originals.get(cell.grade_id) if cell.is_open else None
+        cells.append(replace(cell, source=taken.source) if taken else cell)
+        cells.extend(free.pop(cell.cell_id, []))
+    return Submission(student, lab, tuple(cells), tuple(flags))
+
+
+def _originals(release: list[Cell], given: list[Cell]) -> dict[str, Cell]:
+    """For each open cell of the release the one given cell that fills it; a copy has another cell id."""
+    originals: dict[str, Cell] = {}
+    for cell in (cell for cell in release if cell.is_open):
+        same = [g for g in given if g.grade_id == cell.grade_id]
+        same += [g for g in given if not g.grade_id and g.cell_id and g.cell_id == cell.cell_id]
+        if same:
+            originals[cell.grade_id] = next((g for g in same if g.cell_id == cell.cell_id), same[0])
+    return originals
+
+
+def _free_cells(release: list[Cell], given: list[Cell], originals: dict[str, Cell]) -> dict[str | None, list[Cell]]:
+    """The student's own code cells, by the id of the released cell after which they stand (None: at the top).
+
+    When no open cell was recognized at all, they stand at the end, where they meet everything defined before.
+    """
+    by_mark = {cell.grade_id: cell for cell in release if cell.grade_id}
+    by_id = {cell.cell_id: cell for cell in release if cell.cell_id}
+    released_sources = {cell.source.strip() for cell in release if cell.kind == "code"}
+    taken = {id(cell) for cell in originals.values()}
+    anchor = None if originals else release[-1].cell_id
+    free: dict[str | None, list[Cell]] = {}
+    n_free = 0
+    for cell in given:
+        known = by_mark.get(cell.grade_id) or by_id.get(cell.cell_id)
+        is_copy = id(cell) not in taken and (known is None or known.cell_id != cell.cell_id)
+        if known and originals and not is_copy:
+            anchor = known.cell_id
+        is_locked = known is not None and known.grade_id and not known.is_open and not is_copy
+        is_own = cell.kind == "code" and cell.source.strip() and cell.source.strip() not in released_sources
+        if is_own and not is_locked and id(cell) not in taken:
+            n_free += 1
+            free.setdefault(anchor, []).append(Cell("code", cell.source, cell_id=f"free-{n_free}"))
+    return free

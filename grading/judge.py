@@ -1,0 +1,301 @@
+"""The judgement: a student's values against the trusted reference, and the mistake by its name.
+
+Everything here runs in the judge's own process. The student's code runs in a worker (session.py), and so do the
+known wrong answers, in the understudy: a worker of their own in which the solution has been run.
+"""
+
+import ast
+import copy
+import hashlib
+import hmac
+import math
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from IPython.core.inputtransformer2 import TransformerManager
+
+from grading.course import Lab
+from grading.ingest import Submission, rebuild
+from grading.question import Call, Case, Folder, Probe, Question, Read, Wrong, close
+from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
+
+RIGHT, WRONG, BLANK, BY_HAND, REVIEW = "right", "wrong", "blank", "by hand", "needs review"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one question earned and what the student is told."""
+
+    question: str  # its id
+    status: str
+    points: float | None  # None: a person decides
+    sentence: str = ""
+    recognized: str = ""  # the name of the wrong answer
+
+
+@dataclass(frozen=True)
+class Fault(Exception):
+    """A check itself failed: the question needs review, whatever the student wrote."""
+
+    sentence: str
+
+
+def course_secret(work: Path) -> bytes:
+    """The key from which inputs are drawn; made once, readable by the grader alone."""
+    path = work / "secret"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+    return path.read_text().encode()
+
+
+def draw(secret: bytes, *names: str) -> np.random.Generator:
+    """A random generator that belongs to these names and cannot be guessed without the secret."""
+    digest = hmac.digest(secret, "\n".join(names).encode(), hashlib.sha256)
+    return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+class Judge:
+    """Judges the submissions of one lab: a context, because it keeps the understudy running."""
+
+    def __init__(self, lab: Lab, parent: WarmParent, secret: bytes):
+        self.lab, self.parent, self.secret = lab, parent, secret
+        solution = rebuild(lab, "solution", lab.solution)
+        self.understudy = Session(parent, [Step(*step) for step in solution.steps], total_seconds=math.inf)
+
+    def __enter__(self) -> "Judge":
+        self.understudy.__enter__()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.understudy.__exit__()
+
+    def session(self, submission: Submission) -> Session:
+        return Session(self.parent, [Step(*step) for step in submission.steps])
+
+    def judge(self, submission: Submission) -> tuple[list[Judgement], dict[str, str]]:
+        """The judgement of every question, and the student's own output by cell."""
+        with self.session(submission) as session:
+            judgements = [
+                self.judge_question(question, submission, session, submission.digest) for question in self.lab.questions
+            ]
+            return judgements, session.outputs
+
+    def judge_question(self, question: Question, submission: Submission, session: Session, attempt: str) -> Judgement:
+        """The judgement of one question; `attempt` decides which inputs are drawn."""
+        source = submission.source(question.id)
+        untouched = source.strip() == self.lab.blank(question).source.strip()
+        if question.written:
+            return self._set_aside(question, untouched)
+        if name := forbidden_name(source, question.forbidden):
+            return self._refuse(question, name)
+        rng = draw(self.secret, submission.student, self.lab.name, question.id, attempt)
+        try:
+            return self._compare(question, session, rng, untouched)
+        except Fault as fault:
+            return Judgement(question.id, REVIEW, None, fault.sentence)
+
+    def _set_aside(self, question: Question, untouched: bool) -> Judgement:
+        if untouched:
+            return Judgement(question.id, BLANK, 0, "This question is still open.")
+        return Judgement(question.id, BY_HAND, None, "A person reads this answer.")
+
+    def _refuse(self, question: Question, name: str) -> Judgement:
+        known = next((w for w in question.wrong if forbidden_name(w.source, (name,))), None)
+        if known:
+            return Judgement(question.id, WRONG, 0, known.sentence, known.name)
+        return Judgement(question.id, WRONG, 0, f"Your answer uses {name}: this question asks you to do without it.")
+
+    def _compare(self, question: Question, session: Session, rng: np.random.Generator, untouched: bool) -> Judgement:
+        with guarded("draws no cases"):
+            cases = question.cases(rng)
+        expected = [expected_value(question, case) for case in cases]
+        given = session.ask(cases, question.seconds)
+        accepted = [
+            accepts(question, value, wanted, case) for value, wanted, case in zip(given, expected, cases, strict=True)
+        ]
+        if all(accepted):
+            return Judgement(question.id, RIGHT, question.points)
+        if untouched:
+            return Judgement(question.id, BLANK, 0, "This question is still open.")
+        if known := self._recognize(question, cases, given, expected, accepted):
+            return Judgement(question.id, WRONG, 0, known.sentence, known.name)
+        first = accepted.index(False)
+        cell = session.failures.get(question.id)
+        return Judgement(question.id, WRONG, 0, say(question, cases[first], given[first], expected[first], cell))
+
+    def _recognize(
+        self,
+        question: Question,
+        cases: list[Case],
+        given: list[Outcome],
+        expected: list[Any],
+        accepted: list[bool],
+    ) -> Wrong | None:
+        """The listed wrong answer that the student gave, if it is one."""
+        same = question.accepts if isinstance(question.accepts, close) else close(1e-6)
+        for wrong in question.wrong:
+            if wrong.when is None:
+                values = self.values_of(question, wrong.source, cases)
+                if all(agree(same, g, w, c) for g, w, c in zip(given, values, cases, strict=True)):
+                    return wrong
+            else:
+                missed = [i for i, fine in enumerate(accepted) if not fine]
+                if all(holds(wrong, given[i], expected[i], cases[i]) for i in missed):
+                    return wrong
+        return None
+
+    def values_of(self, question: Question, source: str, cases: list[Case]) -> list[Outcome]:
+        """The outcomes of another answer cell, put for a moment in the place of the solution's."""
+        self.understudy.ready()
+        failure = self.understudy.try_cell(Step(f"{question.id}, tried", source))
+        stuck = failure in (OVERTIME, ENDED)
+        outcomes = [failure] * len(cases) if stuck else self.understudy.ask(cases, question.seconds)
+        self.understudy.try_cell(Step(question.id, self.lab.model_answer(question).source))
+        return outcomes
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Turn any error of a check into a Fault."""
+    try:
+        yield
+    except Exception as error:
+        sentence = f"The check {what} ({type(error).__name__}: {error}); a person looks at this answer."
+        raise Fault(sentence) from error
+
+
+@contextmanager
+def real_folders(values: list[Any]) -> Iterator[list[Any]]:
+    """Copies of the values, with every Folder made on the disk and replaced by its path."""
+    with tempfile.TemporaryDirectory(prefix="grading-") as top:
+        made = []
+        for number, value in enumerate(values):
+            if isinstance(value, Folder):
+                made.append(Path(top) / str(number))
+                for name, content in value.files.items():
+                    path = made[-1] / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                made[-1].mkdir(exist_ok=True)
+            else:
+                made.append(copy.deepcopy(value))
+        yield made
+
+
+def expected_value(question: Question, case: Case) -> Any:
+    """What the trusted reference answers to a case."""
+    if not callable(question.expected):
+        return question.expected
+    args = list(case.args) if isinstance(case, Call) else []
+    named = {Call: lambda: case.kwargs, Probe: lambda: case.inputs, Read: dict}[type(case)]()
+    with guarded("fails on its own inputs"), real_folders([*args, *named.values()]) as values:
+        return question.expected(*values[: len(args)], **dict(zip(named, values[len(args) :], strict=True)))
+
+
+def accepts(question: Question, outcome: Outcome, expected: Any, case: Case) -> bool:
+    """Whether the question takes this outcome as right."""
+    if isinstance(outcome, Failure):
+        return False
+    with guarded("fails on this answer"):
+        return bool(question.accepts(outcome.value, expected, case))
+
+
+def agree(same: close, given: Outcome, known: Outcome, case: Case) -> bool:
+    """Whether two outcomes are alike: equal values, or errors of the same kind."""
+    if isinstance(given, Value) and isinstance(known, Value):
+        return same(given.value, known.value, case)
+    return isinstance(given, Failure) and isinstance(known, Failure) and given.kind == known.kind
+
+
+def holds(wrong: Wrong, outcome: Outcome, expected: Any, case: Case) -> bool:
+    """Whether the property that marks a wrong answer holds; a property that cannot be tested does not."""
+    try:
+        return isinstance(outcome, Value) and bool(wrong.when(outcome.value, expected, case))
+    except Exception:
+        return False
+
+
+def forbidden_name(source: str, names: tuple[str, ...]) -> str:
+    """The first forbidden name that the source imports or uses, or ""."""
+    if not names:
+        return ""
+    try:
+        tree = ast.parse(TransformerManager().transform_cell(source))
+    except SyntaxError:
+        return ""
+    used = names_used(tree)
+    return next((n for n in names if any(u == n or u.startswith(f"{n}.") for u in used)), "")
+
+
+def names_used(tree: ast.AST) -> set[str]:
+    """Every dotted name that is imported or used, under its full name; a method also as ".method"."""
+    used: set[str] = set()
+    full: dict[str, str] = {}  # what a local name stands for
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names}
+            full |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            used |= {f"{node.module}.{alias.name}" for alias in node.names}
+            full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Name):
+            used.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            used |= {ast.unparse(node), f".{node.attr}"}
+    for name in list(used):
+        first, dot, rest = name.partition(".")
+        if first in full:
+            used.add(full[first] + dot + rest)
+    return used
+
+
+def say(question: Question, case: Case, outcome: Outcome, expected: Any, cell: Failure | None) -> str:
+    """One sentence on the first case that was not accepted, without the expected value."""
+    where = f" for {case.label}" if case.label else ""
+    what = "Your answer" if isinstance(case, Probe) else f"`{case.name}`"
+    if isinstance(outcome, Failure):
+        return say_failure(question, what, where, outcome, cell)
+    if outcome.value is None and expected is not None:
+        return f"{what} gives None{where}: does every path end in a `return`?"
+    if (kind := kind_of(outcome.value)) != (wanted := kind_of(expected)) and not callable(question.expected):
+        return f"{what} is {kind}, but {wanted} is asked for."
+    if isinstance(outcome.value, np.ndarray) and np.shape(outcome.value) != np.shape(expected):
+        return f"{what} has the shape {outcome.value.shape}{where}: compare it with the shape in the specification."
+    if isinstance(case, Read):
+        return f"{what} is not the value that is asked for: check each step of the count, and its unit."
+    return f"{what} gives another value than it should{where or ' for one of the inputs'}."
+
+
+def say_failure(question: Question, what: str, where: str, outcome: Failure, cell: Failure | None) -> str:
+    if outcome == OVERTIME:
+        return f"{what} was still running after {question.seconds:g} seconds{where}: look for a loop that does not end."
+    if outcome == ENDED:
+        return f"{what} ended the Python process{where}: look for an exit, or for far too much memory."
+    if outcome.kind == "Unsendable":
+        return f"{what} cannot be read{where}: {outcome.message}."
+    if outcome.kind != "Undefined":
+        message = f": {outcome.message}" if outcome.message else ""
+        return f"{what} stops with {outcome.kind}{message.rstrip('.')}{where and ','}{where}."
+    if cell is None:
+        return f"`{outcome.message}` is not defined: keep the name that the question gives."
+    if cell == OVERTIME:
+        return "Your cell was still running when its time was over: look for a loop that does not end."
+    if cell == ENDED:
+        return "Your cell ended the Python process: look for an exit, or for far too much memory."
+    line = f" in line {cell.line}" if cell.line else ""
+    message = f": {cell.message}" if cell.message and not cell.line else ""
+    return f"Your cell stops with {cell.kind}{message.rstrip('.')}{line}, so `{outcome.message}` is not defined."
+
+
+def kind_of(value: Any) -> str:
+    """A value's kind in a word that a learner knows."""
+    kinds = {bool: "True or False", int: "a number", float: "a number", str: "text", type(None): "None"}
+    return kinds.get(type(value), f"a {type(value).__name__}")

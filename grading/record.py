@@ -1,0 +1,148 @@
+"""A folder of submissions in; one result.json each, the gradebook, grades.csv and the feedback pages out.
+
+A result is written whole or not at all and carries the key of what it was made from, so a second run finds it
+and changes nothing, and a run that was interrupted goes on where it stopped.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from grading.course import Course, CourseError, Lab, to_json, write_whole
+from grading.feedback import feedback_page
+from grading.gradebook import marks_by_hand, take_in, write_grades
+from grading.ingest import Submission, ingest
+from grading.judge import BLANK, WRONG, Judge, Judgement, course_secret
+from grading.question import Question
+from grading.session import Limits, WarmParent
+
+STUDENT = re.compile(r"\w[\w.@-]*")
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What a run made, and what it left out and why."""
+
+    results: list[dict]
+    n_judged: int
+    refused: list[str]
+    grades: Path
+    feedback: Path
+
+
+def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[str]]:
+    """(student, lab, path) of everything handed in under STUDENT/LAB, and a sentence for what was refused.
+
+    Raises  CourseError if there is nothing.
+    """
+    if not folder.is_dir():
+        raise CourseError(f"{folder} is not a folder; give one that holds STUDENT/LAB/LAB.ipynb")
+    found, refused = [], []
+    for student in sorted(path for path in folder.iterdir() if path.is_symlink() or path.is_dir()):
+        if student.is_symlink() or not STUDENT.fullmatch(student.name):
+            refused.append(f"{student.name!r} is a link or no name for a student and was refused")
+            continue
+        for lab in sorted(path for path in student.iterdir() if path.is_symlink() or path.is_dir()):
+            if lab.is_symlink():
+                refused.append(f"{student.name}/{lab.name} is a link and was refused")
+            else:
+                found.append((student.name, lab.name, lab))
+    if not found:
+        raise CourseError(f"{folder} holds no submission; it should hold STUDENT/LAB/LAB.ipynb")
+    return found, refused
+
+
+def engine_key() -> str:
+    """Changes with the code that judges."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def key_of(submission: Submission, engine: str) -> str:
+    """Names everything that the result depends on."""
+    lab = submission.lab
+    parts = [path.read_bytes() for path in (lab.checks_path, lab.solution_path, lab.release_path)]
+    text = "\n".join([submission.digest, engine, *(hashlib.sha256(part).hexdigest() for part in parts)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_result(submission: Submission, judgements: list[Judgement], outputs: dict[str, str], key: str) -> dict:
+    """The content of result.json."""
+    questions = []
+    for question, judgement in zip(submission.lab.questions, judgements, strict=True):
+        told = asdict(judgement) | {"output": outputs.get(question.id, ""), "hint": next_hint(question, judgement)}
+        known = {"id": question.id, "title": question.title, "part": question.part, "max_points": question.points}
+        questions.append(known | {name: told[name] for name in told if name != "question"})
+    return {
+        "student": submission.student,
+        "lab": submission.lab.name,
+        "lab_title": submission.lab.title,
+        "key": key,
+        "points": sum(q["points"] or 0 for q in questions),
+        "max_points": sum(q["max_points"] for q in questions),
+        "flags": list(submission.flags),
+        "questions": questions,
+        "free_output": {name: text for name, text in outputs.items() if name.startswith("free-") and text},
+    }
+
+
+def next_hint(question: Question, judgement: Judgement) -> str:
+    """Where to look, for a question that is still open; how to think, for one that was tried."""
+    if judgement.status == BLANK and question.hints:
+        return question.hints[0]
+    return question.hints[1] if judgement.status == WRONG else ""
+
+
+def grade_lab(
+    course: Course, lab: Lab, handed_in: list[tuple[str, Path]], parent: WarmParent, tell: Callable[[str], None]
+) -> tuple[dict[str, dict], int]:
+    """The result of every student who handed this lab in, and how many had to be judged."""
+    results, n_judged, engine = {}, 0, engine_key()
+    with Judge(lab, parent, course_secret(course.work)) as judge:
+        for student, folder in handed_in:
+            submission = ingest(lab, student, folder)
+            key, place = key_of(submission, engine), course.work / "results" / student / lab.name / "result.json"
+            result = read_result(place, key)
+            if result is None:
+                result = to_result(submission, *judge.judge(submission), key)
+                n_judged += 1
+                tell(f"  {lab.name}  {student:<12} {result['points']:>5g} of {result['max_points']:g}")
+            rebuilt = course.work / "rebuilt" / student / lab.name / f"{lab.name}.ipynb"
+            write_whole(rebuilt, submission.to_notebook({"key": key, "result": str(place)}))
+            write_whole(place, to_json(result))
+            results[student] = result
+    return results, n_judged
+
+
+def read_result(place: Path, key: str) -> dict | None:
+    """The result that lies there, if it was made from the same things."""
+    result = json.loads(place.read_bytes()) if place.is_file() else {}
+    return result if result.get("key") == key else None
+
+
+def grade(course: Course, folder: Path, limits: Limits | None = None, tell: Callable[[str], None] = print) -> Graded:
+    """Judge every submission in the folder that has no result yet, then bring all records up to date."""
+    found, refused = find_submissions(folder)
+    labs: dict[str, list[tuple[str, Path]]] = {}
+    for student, lab, path in found:
+        if lab in course.lab_names:
+            labs.setdefault(lab, []).append((student, path))
+        else:
+            refused.append(f"{student}/{lab}: there is no such lab, so it was left out")
+    if not labs:
+        raise CourseError(f"{folder} holds no lab of this course; it should hold STUDENT/LAB/LAB.ipynb")
+    everything, n_judged = [], 0
+    with WarmParent(limits) as parent:
+        for name, handed_in in sorted(labs.items()):
+            results, n_new = grade_lab(course, course.lab(name), handed_in, parent, tell)
+            take_in(course, name, results)
+            everything += results.values()
+            n_judged += n_new
+    pages = course.work / "feedback"
+    for result in everything:
+        by_hand = marks_by_hand(course, result["student"], result["lab"])
+        write_whole(pages / result["student"] / f"{result['lab']}.html", feedback_page(result, by_hand))
+    return Graded(everything, n_judged, refused, write_grades(course, everything), pages)

@@ -1,0 +1,233 @@
+"""A worker runs one student's notebook and serves its values.
+
+`python -I -m grading.worker FD` is the warm parent: it has imported the heavy libraries and forks a child
+for every notebook. A child gets two pipes, an empty folder and a clean environment; no check and no expected
+value is ever sent to it. It is a process of its own but not yet a sandbox: it can read what its user can
+read, so grade only submissions that you trust.
+"""
+
+import ctypes
+import io
+import json
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot  # noqa: F401  (builds the list of fonts once)
+import numpy as np
+import torch
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+import minigpt  # noqa: F401  (imported here once, so that no child waits for it)
+from grading.wire import WireError, decode, encode, write_frame
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class OutOfTime(BaseException):
+    """Raised inside the student's code when its time is over; not an Exception, so few `except` catch it."""
+
+
+class CappedText(io.TextIOBase):
+    """A standard stream that keeps the first `limit` characters and counts the rest."""
+
+    encoding = "utf-8"
+
+    def __init__(self, limit: int):
+        self.limit, self.kept, self.n_dropped = limit, [], 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        keep = text[: self.limit]
+        self.limit -= len(keep)
+        self.n_dropped += len(text) - len(keep)
+        if keep:
+            self.kept.append(keep)
+        return len(text)
+
+    def read_all(self) -> str:
+        """The text as a terminal shows it: no colors, and of a progress bar only its last state."""
+        text = ESCAPES.sub("", "".join(self.kept)).replace("\r\n", "\n")
+        lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
+        more = f"\n... {self.n_dropped:,} more characters" if self.n_dropped else ""
+        return "\n".join(lines).strip("\n") + more
+
+
+class PlainDisplay(DisplayPublisher):
+    """Rich displays arrive as their plain text."""
+
+    def publish(self, data: dict, metadata: dict | None = None, **_: Any) -> None:
+        print(data.get("text/plain", "<display>"))
+
+
+class Shell(InteractiveShell):
+    """IPython without a history, a terminal or a window."""
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Plots are drawn in memory, so `%matplotlib inline` needs no event loop."""
+
+
+def make_shell() -> Shell:
+    """A fresh shell, in which cells run as they do in Jupyter."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "NoColor"
+    config.InteractiveShell.display_pub_class = PlainDisplay
+    config.InteractiveShell.xmode = "Context"
+    return Shell.instance(config=config)
+
+
+def seed(number: int = 0) -> None:
+    """Make the global random generators start alike, so that a second run gives the same values."""
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+class Notebook:
+    """One student's namespace: cells are run in it, then values are asked of it."""
+
+    def __init__(self, output_limit: int):
+        self.shell = make_shell()
+        self.output_limit = output_limit
+
+    def answer(self, frame: dict) -> dict:
+        """The answer to one request: {"do": "cell" | "ask", "seconds": ...}."""
+        stream = CappedText(self.output_limit)
+        answer, started = {}, time.monotonic()
+        sys.stdout, sys.stderr = stream, stream
+        seed()
+        signal.setitimer(signal.ITIMER_REAL, frame["seconds"])
+        try:
+            answer = self.run_cell(frame) if frame["do"] == "cell" else self.ask(frame)
+        except BaseException as error:
+            answer = {"error": describe(error)}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        return answer | {"output": stream.read_all(), "seconds": time.monotonic() - started}
+
+    def run_cell(self, frame: dict) -> dict:
+        """Run the source as a notebook would."""
+        result = self.shell.run_cell(frame["source"], store_history=False)
+        error = result.error_before_exec or result.error_in_exec
+        return {"error": describe(error)} if error else {}
+
+    def ask(self, frame: dict) -> dict:
+        """The value of a variable, of a call, or of `answer` after a few lines."""
+        names = self.shell.user_ns
+        if frame["kind"] == "probe":
+            scope = dict(names) | {name: unpack(value) for name, value in frame["inputs"]}
+            exec(compile(frame["code"], "<probe>", "exec"), scope)
+            return {"value": encode(scope["answer"])}
+        if frame["name"] not in names:
+            return {"error": {"kind": "Undefined", "message": frame["name"], "line": None}}
+        value = names[frame["name"]]
+        if frame["kind"] == "call":
+            args = [unpack(value) for value in frame["args"]]
+            value = value(*args, **{name: unpack(value) for name, value in frame["kwargs"]})
+        return {"value": encode(value)}
+
+
+def unpack(pair: list) -> Any:
+    """An argument; a folder is made anew on the disk and handed over as its path."""
+    if pair[0] != "folder":
+        return decode(pair)
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+    for name, content in pair[1]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(decode(content))
+    return folder
+
+
+def describe(error: BaseException) -> dict:
+    """What a sentence about the error needs."""
+    kind = "Unsendable" if isinstance(error, WireError) else type(error).__name__
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    return {"kind": kind, "message": str(error)[:500], "line": line}
+
+
+def out_of_time(*_: Any) -> None:
+    """The alarm's handler."""
+    raise OutOfTime("the time for this cell is over")
+
+
+def serve(requests: int, answers: int, output_limit: int) -> None:
+    """Answer one line after another until the judge closes the pipe."""
+    signal.signal(signal.SIGALRM, out_of_time)
+    notebook = Notebook(output_limit)
+    with open(requests, "rb") as lines, open(answers, "wb", buffering=0) as out:
+        for line in lines:
+            answer = notebook.answer(json.loads(line))
+            try:
+                frame = write_frame(answer)
+            except WireError as error:
+                frame = write_frame({"error": describe(error), "output": "", "seconds": answer["seconds"]})
+            send(out.fileno(), frame)
+
+
+def send(pipe: int, frame: bytes) -> None:
+    """Write all of the frame; a pipe takes it in pieces."""
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def end_with_parent() -> None:
+    """Let the system end this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def become_child(order: dict, requests: int, answers: int) -> None:
+    """Turn the forked process into a worker in its own folder and within its limits, and serve."""
+    os.setsid()
+    end_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(order["folder"])
+    for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+        os.environ[name] = order["folder"]
+    tempfile.tempdir = None
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (order["memory_bytes"],) * 2)
+    serve(requests, answers, order["output_characters"])
+
+
+def main(control: socket.socket) -> None:
+    """Fork one child for every order that arrives, and answer with its process id."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the system
+    control.sendall(b"ready\n")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
+        if not message:
+            return
+        if (pid := os.fork()) == 0:
+            try:
+                control.close()
+                become_child(json.loads(message), *descriptors)
+            finally:
+                os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.sendall(b"%d\n" % pid)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    main(socket.socket(fileno=int(sys.argv[1])))
