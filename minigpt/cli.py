@@ -1,5 +1,143 @@
 """minigpt on the command line."""
 
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from minigpt.config import RunConfig
+
+USAGE = """usage: minigpt WORD ...
+
+  minigpt journey                                 text, tokens, training, scores and report card in 90 seconds
+  minigpt train RECIPE [--train.steps 300 ...]    train a recipe; the same command goes on after a stop
+  minigpt generate FOLDER --prompt "def "         let a trained model write
+  minigpt evaluate FOLDER                         score a trained model: scores.json
+  minigpt report FOLDER                           draw the report card: report.md, report.json
+  minigpt recipes                                 the recipes and their sizes
+
+`minigpt WORD --help` lists the settings of a word."""
+
+
+def journey(arguments: list[str]) -> None:
+    from minigpt import journey, recipes
+
+    config, folder = run_settings(recipes.recipe("journey"), arguments, "journey")
+    card = journey.travel(config, folder)
+    for name, value in card["bits_per_byte"].items():
+        print(f"     {name:<8} {value:5.2f} bits per byte")
+    rate = card["parse_rate"]
+    print(f"     {rate['before']:.0%} of {rate['samples']} generated functions parsed before training, "
+          f"{rate['after']:.0%} after")
+
+
+def train(arguments: list[str]) -> None:
+    from minigpt import corpus, recipes
+    from minigpt import train as training
+
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"train needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
+    config, folder = run_settings(recipes.recipe(arguments[0]), arguments[1:], f"train {arguments[0]}")
+    training.claim(folder, config)
+    training.train(config, corpus.prepare(config, folder), folder / "shards", folder)
+    print(f"{folder} is trained; next: minigpt evaluate {folder}")
+
+
+def run_settings(recipe: RunConfig, arguments: list[str], word: str) -> tuple[RunConfig, Path]:
+    """The recipe with the fields that the command line changes, and the run's folder."""
+
+    def settings(config: Annotated[RunConfig, tyro.conf.arg(name="")] = recipe, folder: Path | None = None):
+        """Train a recipe; every field of it can be changed here.
+
+        Args:
+            folder: where the run is kept; runs/NAME if not given.
+        """
+        return config, folder or Path("runs") / config.name
+
+    return tyro.cli(settings, args=arguments, prog=f"minigpt {word}")
+
+
+def generate(arguments: list[str]) -> None:
+    def settings(folder: tyro.conf.Positional[Path], prompt: str = "def ", max_new_tokens: int = 100,
+                 samples: int = 1, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
+                 seed: int = 0) -> None:
+        """Print what a trained model adds to a prompt.
+
+        Args:
+            folder: a run or a checkpoint.
+            prompt: the beginning of the text.
+            max_new_tokens: how many tokens to add.
+            samples: how many texts to write.
+            temperature: 0 takes the likeliest token; larger numbers take more risks.
+            top_k: choose among the k likeliest tokens only.
+            top_p: choose among the likeliest tokens whose probabilities add up to p.
+            seed: the same seed gives the same text.
+        """
+        from minigpt.checkpoint import load
+        from minigpt.generate import complete
+
+        model, tokenizer, _ = load(folder)
+        for text in complete(model, tokenizer, prompt, max_new_tokens, samples=samples, temperature=temperature,
+                             top_k=top_k, top_p=top_p, seed=seed):
+            print(text)
+
+    tyro.cli(settings, args=arguments, prog="minigpt generate")
+
+
+def evaluate(arguments: list[str]) -> None:
+    def settings(folder: tyro.conf.Positional[Path]) -> None:
+        """Score a trained run and write scores.json.
+
+        Args:
+            folder: a run.
+        """
+        from minigpt.evaluate import evaluate_run
+
+        scores = evaluate_run(folder)
+        print(json.dumps({name: scores[name] for name in ("bits_per_byte", "parse_rate")}, indent=2))
+
+    tyro.cli(settings, args=arguments, prog="minigpt evaluate")
+
+
+def report(arguments: list[str]) -> None:
+    def settings(folder: tyro.conf.Positional[Path]) -> None:
+        """Draw the report card of an evaluated run.
+
+        Args:
+            folder: a run.
+        """
+        from minigpt.evaluate import write_report
+
+        write_report(folder)
+        print(folder / "report.md")
+
+    tyro.cli(settings, args=arguments, prog="minigpt report")
+
+
+def recipes(arguments: list[str]) -> None:
+    from minigpt.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        config = recipe()
+        print(f"{name:<10} {config.model.n_parameters:>15,} parameters, {config.train.steps:>7,} steps of "
+              f"{config.tokens_per_step:>9,} tokens   {recipe.__doc__.splitlines()[0]}")
+
+
+WORDS = {word.__name__: word for word in (journey, train, generate, evaluate, report, recipes)}
+
 
 def main() -> None:
-    raise SystemExit("minigpt: not built yet")
+    word, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if word in ("--help", "-h"):
+        print(USAGE)
+        return
+    if word not in WORDS:
+        sys.exit(f"minigpt: there is no word {word!r}; choose one of {', '.join(WORDS)}")
+    warnings.filterwarnings("ignore", module="lightning")
+    try:
+        WORDS[word](arguments)
+    except (ValueError, OSError) as fault:
+        sys.exit(f"minigpt: {fault}")

@@ -3,6 +3,7 @@
 Axes: B batch, T time in tokens, V vocabulary.
 """
 
+import logging
 import math
 import os
 import signal
@@ -124,6 +125,7 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
 
 def make_fabric(settings: TrainConfig) -> Fabric:
     """One process by itself, or one of several that `torchrun` or Slurm started: then the model is sharded."""
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % (processes * settings.accumulate):
         raise ValueError(f"batch_size {settings.batch_size} cannot be shared by {processes} processes in "

@@ -8,12 +8,16 @@ from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
 
+PROMPT = "\n\ndef "
+"""Two empty lines: in real Python a function of the module follows, and not a method."""
+
+
 def parses(text: str) -> bool:
-    """Is the first function of the text complete Python? The text starts with `def`.
+    """Is the first function of the text whole and correct Python? The text starts with `def`.
 
     The function ends where a line that is not indented follows it; a text that breaks off earlier does not count.
     """
-    lines = text.splitlines()
+    lines = text.strip("\n").splitlines()
     for end, line in enumerate(lines[1:], start=1):
         if line.strip() and not line[0].isspace() and not line.startswith(")"):
             return _is_python("\n".join(lines[:end]))
@@ -29,10 +33,9 @@ def _is_python(text: str) -> bool:
             return False
 
 
-def parse_rate(model: GPT, tokenizer: Tokenizer, *, samples: int = 64, temperature: float = 0.8,
+def parse_rate(model: GPT, tokenizer: Tokenizer, *, samples: int, temperature: float = 0.3,
                seed: int = 0) -> tuple[float, list[str]]:
-    """Share of generated functions that parse, and their texts."""
-    prompt = "def "
-    room = model.config.max_seq_len - len(tokenizer.encode(prompt))
-    texts = complete(model, tokenizer, prompt, room, samples=samples, temperature=temperature, seed=seed)
+    """Share of generated functions that parse, and the texts."""
+    room = model.config.max_seq_len - len(tokenizer.encode(PROMPT))
+    texts = complete(model, tokenizer, PROMPT, room, samples=samples, temperature=temperature, seed=seed)
     return sum(map(parses, texts)) / samples, texts

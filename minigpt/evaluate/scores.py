@@ -13,7 +13,7 @@ from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.evaluate.parsing import parse_rate
 from minigpt.model import GPT
 
-SAMPLES = 64
+SAMPLES = 128
 """How many functions are generated to see how many of them parse."""
 
 

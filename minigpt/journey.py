@@ -1,0 +1,50 @@
+"""The whole road in a minute and a half: text, tokenizer, shards, model, scores, report card."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from minigpt.config import RunConfig
+from minigpt.corpus import prepare
+from minigpt.evaluate import evaluate_run, write_report
+from minigpt.train import train
+
+
+def travel(config: RunConfig, folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """The report card of a run, taken through every step of the road.
+
+    A folder that this version of minigpt has finished with this config is left as it is; one that is in between
+    goes on from there; one that another version of minigpt made is made again.
+    """
+    folder = Path(folder)
+    forget_other_code(folder)
+    say(f"1/4  text to tokens: {config.data.source}, {config.model.vocab_size} tokens")
+    tokenizer = prepare(config, folder)
+    say(f"2/4  training: {config.model.n_parameters:,} parameters, {config.train.steps} steps of "
+        f"{config.tokens_per_step:,} tokens")
+    train(config, tokenizer, folder / "shards", folder)
+    say("3/4  scores: bits per byte and generated functions")
+    if not (folder / "scores.json").exists():
+        evaluate_run(folder)
+    say(f"4/4  report card: {folder / 'report.md'}")
+    return write_report(folder)
+
+
+def forget_other_code(folder: Path) -> None:
+    """Remove a run that other code made, so that its figures are never shown as this code's."""
+    stamp, code = folder / "code.json", code_fingerprint()
+    if folder.exists() and not (stamp.exists() and json.loads(stamp.read_text(encoding="utf-8"))["minigpt"] == code):
+        if not (folder / "config.json").exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds other files and no run; choose an empty or a new folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(json.dumps({"minigpt": code}) + "\n", encoding="utf-8")
+
+
+def code_fingerprint() -> str:
+    """Twelve characters that change with any line of minigpt."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]

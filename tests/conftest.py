@@ -1,0 +1,43 @@
+"""Things that several tests start from: a small text, its tokenizer, a small model, a short run."""
+
+import dataclasses
+
+import pytest
+
+from minigpt.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from minigpt.corpus import prepare
+
+LLAMA = ModelConfig(vocab_size=300, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, d_ff=48, max_seq_len=32)
+NEOX = dataclasses.replace(LLAMA, n_kv_heads=4, norm="layernorm", mlp="gelu", parallel=True, rotary_fraction=0.25,
+                           bias=True)
+
+
+@pytest.fixture(params=[LLAMA, NEOX, dataclasses.replace(LLAMA, tied=True)], ids=["llama", "neox", "tied"])
+def model_config(request):
+    return request.param
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """A folder with forty small documents."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(40):
+        (folder / f"{i:02}.txt").write_text(f"Document {i}: the cat sat on the mat, {'very ' * (i % 7)}quietly. 猫 坐 {i * i}\n" * 8,
+                                            encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def short_run(texts):
+    """A run of twelve steps on that folder, saved every fourth."""
+    return RunConfig(name="short", model=LLAMA, data=DataConfig(source=str(texts), validation_share=0.3),
+                     train=TrainConfig(steps=12, batch_size=4, learning_rate=1e-2, warmup_steps=2, save_every=4,
+                                       evaluate_every=6, evaluate_tokens=200, precision="32-true"))
+
+
+@pytest.fixture
+def prepared(short_run, tmp_path):
+    """The short run, its tokenizer and its folder with shards."""
+    folder = tmp_path / "run"
+    return short_run, prepare(short_run, folder), folder
