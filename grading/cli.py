@@ -54,9 +54,8 @@ def run_preflight(course: Course, options: argparse.Namespace) -> int:
     for report in reports:
         show_report(report)
     n_tried, n_faults = sum(r.n_tried for r in reports), sum(len(r.faults) for r in reports)
-    print(
-        f"preflight: {len(reports)} labs, {n_tried} answers tried, {n_faults} faults, {time.monotonic() - started:.1f} s"
-    )
+    seconds = time.monotonic() - started
+    print(f"preflight: {len(reports)} labs, {n_tried} answers tried, {n_faults} faults, {seconds:.1f} s")
     return 1 if n_faults else 0
 
 

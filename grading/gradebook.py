@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from nbgrader.preprocessors import (
     NbGraderPreprocessor,
     SaveAutoGrades,
 )
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
 from grading.course import Course, CourseError, write_whole
@@ -107,13 +109,15 @@ def settings(root: Path) -> Config:
 
 @contextmanager
 def quiet_nbgrader() -> Iterator[None]:
-    """Find the tools of this environment, and keep nbgrader's log to what went wrong."""
+    """Find the tools of this environment; of nbgrader's log and warnings let through what went wrong."""
     path, log = os.environ.get("PATH", ""), logging.getLogger("traitlets")
     level = log.level
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
-    log.setLevel(logging.CRITICAL)
+    log.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)  # nbgrader adds submissions before they are in the session
+            yield
     finally:
         os.environ["PATH"] = path
         log.setLevel(level)

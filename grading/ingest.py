@@ -22,7 +22,7 @@ class Submission:
 
     student: str
     lab: Lab
-    cells: tuple[Cell, ...]  # a free cell of the student's has the cell id "free-N" and no grade id
+    cells: tuple[Cell, ...]  # the student's own have the cell id "free-N" or "changed-N"
     flags: tuple[str, ...] = ()
 
     @property
@@ -68,7 +68,7 @@ def _free_cell(cell: Cell) -> dict:
     return empty | {"id": cell.cell_id, "source": cell.source}
 
 
-def find_notebook(folder: Path, name: str) -> tuple[bytes, list[str]]:
+def find_notebook(folder: Path, name: str) -> tuple[bytes | None, list[str]]:
     """The bytes of the lab's notebook in a handed-in folder, and what was odd; no bytes if there is none.
 
     A notebook under another name is taken if it is the only one. Links and odd files are refused.
@@ -88,9 +88,9 @@ def find_notebook(folder: Path, name: str) -> tuple[bytes, list[str]]:
         path = next(iter(notebooks.values()))
         flags.append(f"the notebook is named {path.name}; it was taken as {name}.ipynb")
     else:
-        return b"", [*flags, f"there is no {name}.ipynb, so it was graded as blank"]
+        return None, [*flags, f"there is no {name}.ipynb, so it was graded as blank"]
     if path.stat().st_size > LARGEST_NOTEBOOK:
-        return b"", [*flags, f"{path.name} is larger than {LARGEST_NOTEBOOK:,} bytes, so it was graded as blank"]
+        return None, [*flags, f"{path.name} is larger than {LARGEST_NOTEBOOK:,} bytes, so it was graded as blank"]
     return path.read_bytes(), flags
 
 
@@ -98,7 +98,7 @@ def ingest(lab: Lab, student: str, folder: Path) -> Submission:
     """The submission in `folder` (STUDENT/LAB), rebuilt; what cannot be read is graded as blank and flagged."""
     data, flags = find_notebook(folder, lab.name)
     try:
-        given = read_cells(data) if data else []
+        given = [] if data is None else read_cells(data)
     except ValueError:
         given, flags = [], [*flags, "the notebook cannot be read, so it was graded as blank"]
     return rebuild(lab, student, given, flags)
@@ -134,6 +134,7 @@ def _originals(release: list[Cell], given: list[Cell]) -> dict[str, Cell]:
 def _free_cells(release: list[Cell], given: list[Cell], originals: dict[str, Cell]) -> dict[str | None, list[Cell]]:
     """The student's own code cells, by the id of the released cell after which they stand (None: at the top).
 
+    A released cell for the eyes that the student has changed counts as one of them.
     When no open cell was recognized at all, they stand at the end, where they meet everything defined before.
     """
     by_mark = {cell.grade_id: cell for cell in release if cell.grade_id}
@@ -152,5 +153,6 @@ def _free_cells(release: list[Cell], given: list[Cell], originals: dict[str, Cel
         is_own = cell.kind == "code" and cell.source.strip() and cell.source.strip() not in released_sources
         if is_own and not is_locked and id(cell) not in taken:
             n_free += 1
-            free.setdefault(anchor, []).append(Cell("code", cell.source, cell_id=f"free-{n_free}"))
+            kind = "changed" if known and "show" in known.tags else "free"
+            free.setdefault(anchor, []).append(Cell("code", cell.source, cell_id=f"{kind}-{n_free}"))
     return free

@@ -132,7 +132,7 @@ def _answer_cells(lab: Lab) -> list[str]:
     for where, cells in (("solution", lab.solution), ("released lab", lab.release)):
         open_ids = [cell.grade_id for cell in cells if cell.is_open]
         faults += [
-            f"{question.id}: the {where} has {open_ids.count(question.id)} answer cells with this grade id; it needs one"
+            f"{question.id}: the {where} has {open_ids.count(question.id)} answer cells with this id; it needs one"
             for question in lab.questions
             if open_ids.count(question.id) != 1
         ]

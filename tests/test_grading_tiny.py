@@ -71,8 +71,8 @@ QUESTIONS = [
     ),
     Question(
         id="counter", title="A counter", points=20, part="stretch", teaches="doubling", hints=HINTS,
-        cases=lambda rng: [Probe("c = Counter()\\nanswer = [c.next() for _ in range(n)]", {"n": int(rng.integers(3, 9))},
-                                 label="several calls")],
+        cases=lambda rng: [Probe("c = Counter()\\nanswer = [c.next() for _ in range(n)]",
+                                 {"n": int(rng.integers(3, 9))}, label="several calls")],
         expected=counts,
         wrong=(
             Wrong("from-zero", "class Counter:\\n    n = -1\\n    def next(self):\\n        self.n += 1\\n"
@@ -223,5 +223,3 @@ def test_a_question_that_reads_a_variable_needs_no_other_right_answer():
 )
 def test_close_compares_structure_and_numbers(given, expected, agrees):
     assert close(1e-6)(given, expected) is agrees
-
-
