@@ -8,6 +8,7 @@ place whole, so that a build that was interrupted or that failed leaves no half 
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -109,7 +110,28 @@ def configuration() -> dict:
     }
     if repository := os.environ.get("GITHUB_REPOSITORY"):
         known["html_theme_options"] = {"repository_url": f"https://github.com/{repository}"}
-    return get_final_config(user_yaml=BOOK / "_config.yml", cli_config=known, sourcedir=BOOK)[0]
+    settings, _ = get_final_config(user_yaml=BOOK / "_config.yml", cli_config=known, sourcedir=BOOK)
+    needs_the_network = {"sphinx_thebe", "sphinx_comments", "sphinx.ext.intersphinx"}
+    settings["extensions"] = [name for name in settings["extensions"] if name not in needs_the_network]
+    settings.pop("comments_config", None)
+    return settings
+
+
+def report_progress(app) -> None:
+    """Print a line for each page as it is read, and how long each chapter ran when it was executed."""
+    count = itertools.count(1)
+
+    def reading(_app, page: str, _text: list) -> None:
+        print(f"[{next(count)}/{len(pages_in_toc())}] {page}", flush=True)
+
+    def reading_done(_app, env) -> None:
+        for page, known in sorted(getattr(env, "nb_metadata", {}).items()):
+            if "exec_data" in known:
+                print(f"executed {page} in {known['exec_data']['runtime']:.1f} s")
+        print("writing the pages", flush=True)
+
+    app.connect("source-read", reading)
+    app.connect("env-updated", reading_done)
 
 
 def build_aside() -> None:
@@ -127,9 +149,11 @@ def build_aside() -> None:
             doctreedir=ASIDE / "doctrees",
             buildername="html",
             confoverrides=configuration(),
+            status=None,
             warningiserror=True,
             keep_going=True,
         )
+        report_progress(app)
         try:
             app.build()
         except ExecutionError as error:

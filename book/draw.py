@@ -6,6 +6,7 @@ writes images/logo.svg, images/favicon.svg and images/road.html. The road is dra
 the style sheet shows the one that fits the screen and colors both for light and for dark pages.
 """
 
+from itertools import pairwise
 from math import cos, pi, sin
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def logo() -> str:
 def road(points: list[tuple[float, float]], upright: bool) -> str:
     """A smooth path through points: the ground and its dashed middle."""
     d = f"M{points[0][0]:.0f} {points[0][1]:.0f}"
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         mx, my = (x0 + x1) / 2, (y0 + y1) / 2
         d += f"C{x0:.0f} {my:.0f} {x1:.0f} {my:.0f}" if upright else f"C{mx:.0f} {y0:.0f} {mx:.0f} {y1:.0f}"
         d += f" {x1:.0f} {y1:.0f}"
