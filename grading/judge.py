@@ -9,6 +9,7 @@ import copy
 import hashlib
 import hmac
 import math
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from grading.ingest import Submission, rebuild
 from grading.question import Call, Case, Folder, Probe, Question, Read, Wrong, close
 from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
 
+TIMING = re.compile(r"^(\s*)%%?(?:timeit|time|prun|capture)\b(?:[ \t]+-\w+(?:[ \t]+\d+)?)*", re.M)
 RIGHT, WRONG, BLANK, BY_HAND, REVIEW = "right", "wrong", "blank", "by hand", "needs review"
 
 
@@ -228,7 +230,7 @@ def forbidden_name(source: str, names: tuple[str, ...]) -> str:
     if not names:
         return ""
     try:
-        tree = ast.parse(TransformerManager().transform_cell(source))
+        tree = ast.parse(TransformerManager().transform_cell(TIMING.sub(r"\1", source)))
     except SyntaxError:
         return ""
     used = names_used(tree)

@@ -99,9 +99,8 @@ def seed(number: int = 0) -> None:
 class Notebook:
     """One student's namespace: cells are run in it, then values are asked of it."""
 
-    def __init__(self, output_limit: int):
-        self.shell = make_shell()
-        self.output_limit = output_limit
+    def __init__(self, shell: Shell, output_limit: int):
+        self.shell, self.output_limit = shell, output_limit
 
     def answer(self, frame: dict) -> dict:
         """The answer to one request: {"do": "cell" | "ask", "seconds": ...}."""
@@ -165,10 +164,10 @@ def out_of_time(*_: Any) -> None:
     raise OutOfTime("the time for this cell is over")
 
 
-def serve(requests: int, answers: int, output_limit: int) -> None:
+def serve(shell: Shell, requests: int, answers: int, output_limit: int) -> None:
     """Answer one line after another until the judge closes the pipe."""
     signal.signal(signal.SIGALRM, out_of_time)
-    notebook = Notebook(output_limit)
+    notebook = Notebook(shell, output_limit)
     with open(requests, "rb") as lines, open(answers, "wb", buffering=0) as out:
         for line in lines:
             answer = notebook.answer(json.loads(line))
@@ -193,7 +192,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def become_child(order: dict, requests: int, answers: int) -> None:
+def become_child(shell: Shell, order: dict, requests: int, answers: int) -> None:
     """Turn the forked process into a worker in its own folder and within its limits, and serve."""
     os.setsid()
     end_with_parent()
@@ -205,12 +204,14 @@ def become_child(order: dict, requests: int, answers: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
     resource.setrlimit(resource.RLIMIT_DATA, (order["memory_bytes"],) * 2)
-    serve(requests, answers, order["output_characters"])
+    serve(shell, requests, answers, order["output_characters"])
 
 
 def main(control: socket.socket) -> None:
     """Fork one child for every order that arrives, and answer with its process id."""
     torch.set_num_threads(1)
+    shell = make_shell()
+    Notebook(shell, 0).answer({"do": "cell", "source": "pass", "seconds": 60})  # what a first cell has to load
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the system
     control.sendall(b"ready\n")
     while True:
@@ -220,7 +221,7 @@ def main(control: socket.socket) -> None:
         if (pid := os.fork()) == 0:
             try:
                 control.close()
-                become_child(json.loads(message), *descriptors)
+                become_child(shell, json.loads(message), *descriptors)
             finally:
                 os._exit(0)
         for descriptor in descriptors:

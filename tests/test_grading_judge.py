@@ -1,0 +1,306 @@
+"""What runs in a worker, what it costs, and how it is judged."""
+
+import json
+import time
+
+import pytest
+from test_grading_tiny import LAB, cell, tiny_course
+
+from grading.course import read_cells
+from grading.ingest import rebuild
+from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG, Judge, course_secret, draw, forbidden_name
+from grading.preflight import ATTEMPTS, preflight
+from grading.question import Call, Probe, Read
+from grading.session import Failure, Limits, Session, Step, Value, WarmParent
+
+LIMITS = Limits(cell_seconds=1, grace_seconds=0.5, output_characters=500)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    return tiny_course(tmp_path_factory.mktemp("course"))
+
+
+@pytest.fixture(scope="module")
+def parent():
+    with WarmParent(LIMITS) as parent:
+        yield parent
+
+
+@pytest.fixture(scope="module")
+def judge(course, parent):
+    with Judge(course.lab("01"), parent, b"secret") as judge:
+        yield judge
+
+
+def session(parent, *sources):
+    return Session(parent, [Step(f"cell-{n}", source) for n, source in enumerate(sources)])
+
+
+def ask(parent, source, *cases, seconds=1):
+    with session(parent, source) as running:
+        return running.ask(list(cases), seconds)
+
+
+def handed_in(judge, extra=(), **answers):
+    """A submission with the solution in every cell but those named."""
+    answers = {name.replace("_", "-"): source for name, source in answers.items()}
+    cells = judge.lab.with_answers(answers)
+    extra_cells = read_cells(json.dumps({"cells": [cell("code", f"x{n}", text) for n, text in enumerate(extra)]}))
+    return rebuild(judge.lab, "ada", [*cells, *extra_cells])
+
+
+def judged(judge, extra=(), **answers):
+    judgements, outputs = judge.judge(handed_in(judge, extra, **answers))
+    return {judgement.question: judgement for judgement in judgements}, outputs
+
+
+# --- the worker ---
+
+
+def test_a_worker_runs_cells_as_a_notebook_does(parent):
+    source = "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\n!true\nx = 3"
+    assert ask(parent, source, Read("x")) == [Value(3)]
+
+
+def test_top_level_await_and_display_work(parent):
+    source = (
+        "import asyncio\nfrom IPython.display import Markdown\nawait asyncio.sleep(0)\ndisplay(Markdown('hi'))\nx = 1"
+    )
+    assert ask(parent, source, Read("x")) == [Value(1)]
+
+
+def test_a_value_is_read_called_or_probed(parent):
+    source = "x = 2\ndef f(a, b=1):\n    return a - b"
+    cases = [Read("x"), Call("f", 5, b=3), Probe("answer = f(y) + x", {"y": 10})]
+    assert ask(parent, source, *cases) == [Value(2), Value(2), Value(11)]
+
+
+def test_arguments_are_fresh_for_every_call(parent):
+    source = "seen = []\ndef f(entries):\n    entries.append(1)\n    return len(entries)"
+    entries = []
+    assert ask(parent, source, Call("f", entries), Call("f", entries)) == [Value(1), Value(1)]
+
+
+def test_an_error_comes_back_as_a_failure(parent):
+    (failure,) = ask(parent, "def f():\n    return 1 / 0", Call("f"))
+    assert failure == Failure("ZeroDivisionError", "division by zero")
+    assert ask(parent, "x = 1", Read("y")) == [Failure("Undefined", "y")]
+
+
+def test_output_is_kept_but_not_more_than_the_limit(parent):
+    with session(
+        parent, "print('a' * 10**6)", "import sys\nprint('\\rhalf\\rwhole', file=sys.stderr)\n1 + 1"
+    ) as running:
+        running.ready()
+        assert len(running.outputs["cell-0"]) < 600
+        assert "more characters" in running.outputs["cell-0"]
+        assert "whole" in running.outputs["cell-1"] and "half" not in running.outputs["cell-1"]
+        assert "2" in running.outputs["cell-1"]
+
+
+def test_a_worker_starts_in_an_empty_folder_with_a_clean_environment(parent, monkeypatch):
+    monkeypatch.setenv("TOKEN", "hidden")
+    source = "import os\nfiles = os.listdir()\nnames = list(os.environ)"
+    files, names = ask(parent, source, Read("files"), Read("names"))
+    assert files == Value([])
+    assert "TOKEN" not in names.value
+
+
+def test_an_endless_loop_is_stopped_and_the_next_cell_runs(parent):
+    with session(parent, "while True: pass", "x = 1") as running:
+        assert running.ask([Read("x")], 1) == [Value(1)]
+        assert running.failures["cell-0"].kind == "OutOfTime"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+        "import os\nos._exit(0)",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
+        "import os\nos.close(4); os.closerange(3, 100)",
+    ],
+)
+def test_a_cell_that_takes_the_process_down_costs_only_itself(parent, source):
+    with session(parent, "x = 1", source, "y = x + 1") as running:
+        assert running.ask([Read("y")], 1) == [Value(2)]
+        assert set(running.failures) == {"cell-1"}
+
+
+def test_a_call_that_takes_the_process_down_costs_only_its_question(parent):
+    source = "import os\ndef f():\n    os._exit(1)\nx = 1"
+    with session(parent, source) as running:
+        assert running.ask([Call("f"), Call("f")], 1) == [Failure("Ended")] * 2
+        assert running.ask([Read("x")], 1) == [Value(1)]
+
+
+def test_too_much_memory_is_an_error_and_not_a_crash(parent):
+    (failure,) = ask(parent, "import numpy as np\ndef f():\n    return np.ones(2**33).sum()", Call("f"), seconds=3)
+    assert "Memory" in failure.kind
+
+
+def test_no_process_of_a_submission_outlives_it(parent):
+    source = "import subprocess\nchild = subprocess.Popen(['sleep', '60']).pid"
+    with session(parent, source) as running:
+        (child,) = running.ask([Read("child")], 1)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{child.value}/stat") as stat:
+                if stat.read().split()[2] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the process is still there")
+
+
+# --- the judgement ---
+
+
+def test_the_solution_earns_all_points_that_a_judge_can_give(judge):
+    judgements, _ = judged(judge)
+    assert {j.status for name, j in judgements.items() if name != "why"} == {RIGHT}
+    assert judgements["why"].status == BY_HAND
+
+
+def test_the_blank_lab_earns_nothing(judge):
+    judgements, _ = judge.judge(rebuild(judge.lab, "ada", judge.lab.release))
+    assert {(j.status, j.points) for j in judgements} == {(BLANK, 0)}
+
+
+def test_noise_costs_no_points(judge):
+    noisy = (
+        "import sys, warnings\nfrom tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass\nwarnings.warn('careful')\n"
+        "print('error', file=sys.stderr)\ndef double(x):\n    print(x)\n    warnings.warn('again')\n    return x * 2"
+    )
+    judgements, outputs = judged(judge, double=noisy)
+    assert judgements["double"].status == RIGHT
+    assert "careful" in outputs["double"]
+
+
+def test_a_mistake_is_called_by_its_name(judge):
+    judgements, _ = judged(judge, double="def double(x):\n    return x * 3 - x * 5")
+    assert (judgements["double"].recognized, judgements["double"].points) == ("sign", 0)
+    assert judgements["double"].sentence == "The sign is turned around."
+    assert judgements["total"].status == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("def double(x):\n    return 3.5 * x", "another value than it should for a number"),
+        ("def double(x):\n    2 * x", "does every path end in a `return`"),
+        ("def double(x):\n    return x.double()", "stops with AttributeError"),
+        ("def double(x)\n    return 2 * x", "stops with SyntaxError in line 1"),
+        ("def twice(x):\n    return 2 * x", "`double` is not defined: keep the name"),
+        ("1 / 0", "stops with ZeroDivisionError"),
+        ("def double(x):\n    while True: pass", "still running after 2 seconds for a number"),
+        ("def double(x):\n    return {x}", "cannot be read"),
+        ("def double(x):\n    return float('nan')", "another value than it should"),
+        ("def double(x):\n    import os\n    os._exit(0)", "ended the Python process"),
+        ("def double(x):\n    return [2 * x] * 2 if isinstance(x, float) else x", "another value"),
+        ("double = 4", "stops with TypeError"),
+        ("import math\ndef double(x):\n    return math.fsum([x, x])", "uses math.fsum"),
+    ],
+)
+def test_an_unlisted_mistake_gets_a_sentence(judge, answer, words):
+    judgements, _ = judged(judge, double=answer)
+    assert judgements["double"].status == WRONG
+    assert words in judgements["double"].sentence
+    assert judgements["counter"].status == RIGHT
+
+
+def test_an_endless_cell_costs_only_its_own_question(judge):
+    judgements, _ = judged(judge, double="while True: pass")
+    assert judgements["double"].sentence.startswith("Your cell was still running")
+    assert [j.status for j in judgements.values()] == [WRONG, RIGHT, RIGHT, RIGHT, BY_HAND]
+
+
+def test_a_wrong_variable_is_named_without_its_right_value(judge):
+    judgements, _ = judged(judge, answer_seven="answer_seven = 12")
+    assert "7" not in judgements["answer-seven"].sentence
+    judgements, _ = judged(judge, answer_seven="answer_seven = 'seven'")
+    assert "is text, but a number is asked for" in judgements["answer-seven"].sentence
+
+
+def test_a_question_is_answered_by_what_runs_last(judge):
+    judgements, _ = judged(judge, extra=["def double(x):\n    return x + x"], double="def double(x): return 0")
+    assert judgements["double"].status == RIGHT
+
+
+def test_a_fault_of_a_check_needs_review_and_is_never_zero(judge, monkeypatch):
+    question = judge.lab.questions[0]
+    monkeypatch.setitem(vars(question), "expected", lambda x: 1 / 0)
+    judgements, _ = judged(judge)
+    assert (judgements["double"].status, judgements["double"].points) == (REVIEW, None)
+    monkeypatch.setitem(vars(question), "expected", lambda x: x)
+    monkeypatch.setitem(vars(question), "accepts", lambda given, expected, case: given.nothing)
+    judgements, _ = judged(judge)
+    assert judgements["double"].status == REVIEW
+
+
+def test_inputs_differ_by_student_and_attempt_and_repeat_otherwise():
+    first = draw(b"key", "ada", "lab01", "q", "1").random()
+    assert first == draw(b"key", "ada", "lab01", "q", "1").random()
+    others = [("eve", "lab01", "q", "1"), ("ada", "lab02", "q", "1"), ("ada", "lab01", "q", "2")]
+    assert all(first != draw(b"key", *names).random() for names in others)
+    assert first != draw(b"other", "ada", "lab01", "q", "1").random()
+
+
+def test_the_secret_is_made_once_and_for_the_grader_alone(tmp_path):
+    first = course_secret(tmp_path / "work")
+    assert course_secret(tmp_path / "work") == first
+    assert (tmp_path / "work" / "secret").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("source", "forbidden", "found"),
+    [
+        ("import torch.autograd", "torch.autograd", True),
+        ("from torch import autograd", "torch.autograd", True),
+        ("from torch.autograd import grad", "torch.autograd", True),
+        ("import torch as t\nt.autograd.grad(x)", "torch.autograd", True),
+        ("import torch\ntorch.sum(x)", "torch.autograd", False),
+        ("%time y = sum(x)", "sum", True),
+        ("%%timeit -n 10 -r3\ny = sum(x)", "sum", True),
+        ("%matplotlib inline\ny = sum(x)", "sum", True),
+        ("y = x.sum()", "sum", False),
+        ("loss.backward()", ".backward", True),
+        ("# torch.autograd", "torch.autograd", False),
+        ("def broken(", "sum", False),
+    ],
+)
+def test_a_forbidden_name_is_found_however_it_is_reached(source, forbidden, found):
+    assert bool(forbidden_name(source, (forbidden,))) is found
+
+
+# --- preflight ---
+
+
+def test_preflight_passes_the_tiny_lab(course, parent):
+    report = preflight(course, course.lab("01"), parent, tell=lambda line: None)
+    assert report.faults == []
+    assert report.n_tried == 18
+    assert len(ATTEMPTS) >= 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("return x * x", "return x * 2", "wrong answer 'square' is judged right"),
+        ("return x * x", "return -2 * x", "wrong answer 'sign' is judged wrong as 'square'"),
+        ("return x + x", "return x + 1", "right answer 'sum' is judged wrong"),
+        ("    return 2 * x", "    return 7 * x", "the solution is judged wrong"),
+        ("expected=7", "expected=7, accepts=lambda g, e, c: abs(g - e) < 1", "`accepts` fails when the answer is None"),
+        ("expected=7", "expected=7, accepts=lambda g, e, c: True", "wrong answer 'eight' is judged right"),
+    ],
+)
+def test_preflight_refuses_checks_that_break_a_promise(tmp_path, parent, old, new, sentence):
+    course = tiny_course(tmp_path)
+    checks = tmp_path / "grading" / "checks" / f"{LAB}.py"
+    assert old in checks.read_text()
+    checks.write_text(checks.read_text().replace(old, new, 1))
+    report = preflight(course, course.lab("01"), parent, tell=lambda line: None)
+    assert any(sentence in fault for fault in report.faults), report.faults
