@@ -102,6 +102,24 @@ def test_package_asks_for_nothing_that_requirements_do_not_pin():
     assert set(wanted) - pins - torch_brings == set()
 
 
+def test_symbols_show_the_sizes_of_the_journey():
+    from minigpt.recipes import journey
+
+    run, table = journey(), (BOOK / "symbols.md").read_text()
+    shown = {letter: int(size) for letter, size in re.findall(r"^\| \$([A-Z])\$ \|.*\| (\d+) \|$", table, re.M)}
+    model = run.model
+    assert shown == {
+        "B": run.train.batch_size,
+        "T": model.max_seq_len,
+        "D": model.d_model,
+        "H": model.n_heads,
+        "G": model.n_kv_heads,
+        "K": model.d_model // model.n_heads,
+        "F": model.d_ff,
+        "V": model.vocab_size,
+    }
+
+
 def test_changelog_lines_say_which_room_changed():
     lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
     entries = [line for line in lines if line and not line.startswith("#")]
