@@ -141,8 +141,7 @@ TOLERANCE = Question(
             """def bias_for(X, w, k):
     evidence = np.sort(X @ w)[::-1]
     return (evidence[k - 1] + evidence[k]) / 2""",
-            "You return the tolerance itself. The bias is its negative: "
-            "a neuron that tolerates more has a lower bias.",
+            "You return the tolerance itself. The bias is its negative: a neuron that tolerates more has a lower bias.",
         ),
         Wrong(
             "on-the-border",
@@ -214,9 +213,7 @@ def gradient(X, y, w, b):
 
 def gradient_cases(rng):
     def call(B, D, b, label):
-        return Call(
-            "gradient", rng.normal(size=(B, D)), rng.uniform(-1, 1, B), rng.normal(size=D) / 2, b, label=label
-        )
+        return Call("gradient", rng.normal(size=(B, D)), rng.uniform(-1, 1, B), rng.normal(size=D) / 2, b, label=label)
 
     return [
         call(5, 3, 0.3, "several rows"),
@@ -458,8 +455,7 @@ DEAD = Question(
         Wrong(
             "no-bias",
             "def dead(X, W, b):\n    return np.all(X @ W.T <= 0, axis=0)",
-            "You leave out the bias. A neuron dies when its tolerance, the negative of the bias, "
-            "exceeds all evidence.",
+            "You leave out the bias. A neuron dies when its tolerance, the negative of the bias, exceeds all evidence.",
         ),
         Wrong(
             "below-zero-only",
