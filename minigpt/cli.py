@@ -41,9 +41,12 @@ def train(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"train needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
     config, folder = run_settings(recipes.recipe(arguments[0]), arguments[1:], f"train {arguments[0]}")
-    training.claim(folder, config)
-    training.train(config, corpus.prepare(config, folder), folder / "shards", folder)
-    print(f"{folder} is trained; next: minigpt evaluate {folder}")
+    fabric = training.make_fabric(config.train)
+    with fabric.rank_zero_first():
+        training.claim(folder, config)
+        tokenizer = corpus.prepare(config, folder)
+    training.train(config, tokenizer, folder / "shards", folder, fabric=fabric)
+    fabric.print(f"{folder} is trained; next: minigpt evaluate {folder}")
 
 
 def run_settings(recipe: RunConfig, arguments: list[str], word: str) -> tuple[RunConfig, Path]:

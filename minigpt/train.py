@@ -38,7 +38,8 @@ from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
 
-def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *, progress: bool = True) -> Path:
+def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *, progress: bool = True,
+          fabric: Fabric | None = None) -> Path:
     """The run's folder with a trained model.safetensors; afterwards it is a checkpoint.
 
     Goes on from the newest checkpoint if the folder has one; a finished run is left as it is. The curve of a run
@@ -47,10 +48,11 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
             SystemExit after SIGTERM or Ctrl-C, with a checkpoint of the last whole step.
     """
     folder = Path(folder)
-    claim(folder, config)
+    fabric = fabric or make_fabric(config.train)
+    with fabric.rank_zero_first():
+        claim(folder, config)
     if (folder / "model.safetensors").exists():
         return folder
-    fabric = make_fabric(config.train)
     model, optimizer = set_up(fabric, config)
     first = resume(fabric, config, model, optimizer, folder)
     train_split, validation_split = (Shards(shards, split, tokenizer, config.model.max_seq_len)
@@ -167,16 +169,20 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> AdamW:
 
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-"""Collect a sharded model's weights into whole tensors, or spread whole tensors over the shards."""
+"""Collect a sharded model's weights into whole tensors, on the first process only."""
+
+SPREAD = StateDictOptions(full_state_dict=True)
+"""Spread whole tensors, which every process has, over the shards."""
 
 
 def save(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, tokenizer: Tokenizer,
          folder: Path, step: int) -> None:
     """Write checkpoints/step-NNNNNN whole and drop those that are older than the last few."""
     weights = get_model_state_dict(model.module, options=WHOLE)
-    moments = get_optimizer_state_dict(model.module, optimizer.optimizer, options=WHOLE)["state"]
+    moments = get_optimizer_state_dict(model.module, optimizer.optimizer, options=WHOLE)
     if fabric.global_rank == 0:
-        flat = {f"{name}/{moment}": value for name, state in moments.items() for moment, value in state.items()}
+        flat = {f"{name}/{moment}": value
+                for name, state in moments["state"].items() for moment, value in state.items()}
         checkpoints = folder / "checkpoints"
         checkpoint.save(checkpoints / f"step-{step:06d}", config, weights, tokenizer, flat)
         for old in checkpoint.finished(checkpoints)[: -config.train.keep_checkpoints]:
@@ -192,12 +198,12 @@ def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optim
     weights = checkpoint.read_weights(found[-1] / "model.safetensors")
     if config.model.tied:
         weights["head.weight"] = weights["embedding.weight"]
-    set_model_state_dict(model.module, weights, options=WHOLE)
-    state = get_optimizer_state_dict(model.module, optimizer.optimizer, options=WHOLE)
+    set_model_state_dict(model.module, weights, options=SPREAD)
+    state = get_optimizer_state_dict(model.module, optimizer.optimizer, options=SPREAD)
     for key, value in checkpoint.read_weights(found[-1] / "optimizer.safetensors").items():
         name, moment = key.rsplit("/", 1)
         state["state"][name][moment] = value
-    set_optimizer_state_dict(model.module, optimizer.optimizer, state, options=WHOLE)
+    set_optimizer_state_dict(model.module, optimizer.optimizer, state, options=SPREAD)
     return int(found[-1].name.removeprefix("step-"))
 
 

@@ -3,9 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
 
 from minigpt.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from minigpt.corpus import prepare
+
+torch.set_num_threads(1)  # tests run beside other work, and two threads on a busy core are slower than one
 
 LLAMA = ModelConfig(vocab_size=300, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, d_ff=48, max_seq_len=32)
 NEOX = dataclasses.replace(LLAMA, n_kv_heads=4, norm="layernorm", mlp="gelu", parallel=True, rotary_fraction=0.25,
@@ -23,8 +26,8 @@ def texts(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     for i in range(40):
-        (folder / f"{i:02}.txt").write_text(f"Document {i}: the cat sat on the mat, {'very ' * (i % 7)}quietly. 猫 坐 {i * i}\n" * 8,
-                                            encoding="utf-8")
+        line = f"Document {i}: the cat sat on the mat, {'very ' * (i % 7)}quietly. 猫 坐 {i * i}\n"
+        (folder / f"{i:02}.txt").write_text(line * 8, encoding="utf-8")
     return folder
 
 

@@ -7,8 +7,7 @@ from minigpt.generate import complete
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
-
-PROMPT = "\n\ndef "
+PROMPT = "\n\n\ndef "
 """Two empty lines: in real Python a function of the module follows, and not a method."""
 
 

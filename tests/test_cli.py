@@ -1,0 +1,64 @@
+import subprocess
+import sys
+
+import pytest
+
+from minigpt import cli
+
+
+def call(monkeypatch, capsys, *words):
+    """Exit status and what was printed."""
+    monkeypatch.setattr(sys, "argv", ["minigpt", *map(str, words)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    out = capsys.readouterr()
+    return status, out.out + out.err
+
+
+def test_train_evaluate_report_and_generate_work_in_a_row(monkeypatch, capsys, texts, tmp_path):
+    folder = tmp_path / "run"
+    settings = ["--data.source", texts, "--data.validation-share", "0.3", "--model.vocab-size", "300",
+                "--train.steps", "31", "--folder", folder]
+    assert call(monkeypatch, capsys, "train", "journey", *settings)[0] == 0
+    assert "bits_per_byte" in call(monkeypatch, capsys, "evaluate", folder)[1]
+    assert "report.md" in call(monkeypatch, capsys, "report", folder)[1]
+    status, printed = call(monkeypatch, capsys, "generate", folder, "--prompt", "the cat", "--max-new-tokens", "5")
+    assert status == 0 and printed.startswith("the cat")
+
+
+def test_a_misspelt_setting_names_its_neighbors(monkeypatch, capsys):
+    status, printed = call(monkeypatch, capsys, "train", "journey", "--train.stepz", "300")
+    assert status == 2 and "--train.steps" in printed and "meant" in printed
+
+
+def test_a_setting_that_cannot_be_is_one_sentence(monkeypatch, capsys):
+    status, printed = call(monkeypatch, capsys, "train", "journey", "--model.n-heads", "5")
+    assert status == 2 and "d_model 128 is not divisible by n_heads 5" in printed
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["train"], "train needs a recipe; choose one of journey"), (["train", "nope"], "no recipe 'nope'"),
+    (["dance"], "there is no word 'dance'"), (["generate", "nowhere"], "there is no config at nowhere"),
+    (["report", "nowhere"], "nowhere has no scores.json")])
+def test_bad_words_get_one_sentence(monkeypatch, capsys, tmp_path, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    status, _ = call(monkeypatch, capsys, *words)
+    assert sentence in status and "\n" not in status
+
+
+def test_recipes_are_listed_with_their_sizes(monkeypatch, capsys):
+    printed = call(monkeypatch, capsys, "recipes")[1]
+    assert "1,100,048,384" in printed and "journey" in printed
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys, texts):
+    status, _ = call(monkeypatch, capsys, "train", "journey", "--data.source", texts, "--folder", "/proc/nothing")
+    assert status.startswith("minigpt: ") and "\n" not in status
+
+
+def test_the_command_is_installed():
+    done = subprocess.run(["minigpt", "--help"], capture_output=True, text=True, check=True)
+    assert "minigpt journey" in done.stdout

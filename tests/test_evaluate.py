@@ -1,0 +1,104 @@
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from minigpt import journey
+from minigpt.corpus import Shards
+from minigpt.evaluate import bits_per_byte, count_pairs, evaluate_run, ladder, parses, validation_loss, write_report
+from minigpt.model import GPT
+from minigpt.train import train
+
+
+def test_a_byte_that_costs_ln_2_is_one_bit():
+    assert bits_per_byte(torch.full((10,), math.log(2)), torch.ones(10)) == pytest.approx(1.0)
+    assert bits_per_byte(torch.full((10,), math.log(2)), torch.full((10,), 2)) == pytest.approx(0.5)
+
+
+def test_bits_per_byte_of_no_text_is_refused():
+    with pytest.raises(ValueError, match="stand for no byte"):
+        bits_per_byte(torch.ones(3), torch.zeros(3))
+
+
+def test_every_validation_token_is_predicted_once(prepared):
+    config, tokenizer, folder = prepared
+    split = Shards(folder / "shards", "validation", tokenizer, config.model.max_seq_len)
+    loss = validation_loss(GPT(config.model), split, 10**9)
+    stream = torch.from_numpy(split.files[0].astype("int64"))
+    assert torch.equal(loss.targets, stream[1 : len(loss.targets) + 1])
+    assert torch.equal(loss.previous, stream[: len(loss.targets)])
+    assert loss.mean == pytest.approx(math.log(config.model.vocab_size), abs=0.1)
+
+
+def test_pairs_are_counted_by_hand():
+    class Two:
+        files = (torch.tensor([0, 1, 1, 2]).numpy(), torch.tensor([1, 0]).numpy())
+
+    assert count_pairs(Two, 3).tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
+
+
+def test_the_ladder_goes_down(prepared):
+    config, tokenizer, folder = prepared
+    train_split, validation = (Shards(folder / "shards", split, tokenizer, 32) for split in ("train", "validation"))
+    lengths = torch.from_numpy(tokenizer.byte_lengths())
+    loss = validation_loss(GPT(config.model), validation, 10**9)
+    rungs = ladder(train_split, loss, lengths)
+    assert list(rungs) == ["uniform", "unigram", "bigram"]
+    assert rungs["uniform"] > rungs["unigram"] > rungs["bigram"]
+    tokens_per_byte = len(loss.targets) / int(lengths[loss.targets].sum())
+    assert rungs["uniform"] == pytest.approx(math.log2(300) * tokens_per_byte)
+
+
+@pytest.mark.parametrize(("text", "answer"), [
+    ("\n\ndef f(x):\n    return x\n\ndef g", True), ("def f(x):\n    return x\n", False),
+    ("def f(x:\n    return\n\nclass A:", False), ("def f(\n    x,\n):\n    return x\n\n\nx = 1", True),
+    ("def ", False), ("def f():\n\nx = 1", False), ("def f():\n    '\\d'\n\nx", True)])
+def test_a_function_parses_only_if_it_is_whole_and_correct(text, answer):
+    assert parses(text) is answer
+
+
+def test_a_report_before_training_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"has no scores.json; train the run"):
+        write_report(tmp_path)
+
+
+def test_the_journey_leaves_every_artifact_and_a_second_one_leaves_them_alone(short_run, tmp_path):
+    folder, said = tmp_path / "whole", []
+    card = journey.travel(short_run, folder, said.append)
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "log.csv", "scores.json", "report.md",
+                 "report.json", "loss.png", "ladder.png", "shards", "tensorboard", "checkpoints"):
+        assert (folder / name).exists(), name
+    assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
+    assert card["parameters"] == short_run.model.n_parameters
+    assert card["training_flops"] == 12 * 4 * 32 * short_run.model.flops_per_token
+    assert json.loads((folder / "report.json").read_text())["bits_per_byte"] == card["bits_per_byte"]
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert journey.travel(short_run, folder, said.append) == card
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_journey_by_other_code_is_made_again(short_run, tmp_path):
+    folder = tmp_path / "run"
+    journey.travel(short_run, folder, lambda line: None)
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    (folder / "code.json").write_text('{"minigpt": "another"}')
+    journey.travel(short_run, folder, lambda line: None)
+    assert (folder / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_a_journey_never_removes_other_files(short_run, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files and no run"):
+        journey.travel(short_run, tmp_path, lambda line: None)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_scores_of_a_trained_run_beat_those_of_the_counting_models(prepared):
+    config, tokenizer, folder = prepared
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=60))
+    train(config, tokenizer, folder / "shards", folder, progress=False)
+    scores = evaluate_run(folder)
+    assert scores["bits_per_byte"]["model"] < scores["bits_per_byte"]["unigram"]
+    assert scores["parse_rate"]["before"] == 0
