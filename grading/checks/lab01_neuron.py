@@ -482,7 +482,7 @@ DEAD = Question(
         Right("relu", "def dead(X, W, b):\n    return np.maximum(0, X @ W.T + b).sum(axis=0) == 0"),
     ),
     hints=(
-        "The definition of a dead neuron: z is not positive on every flight.",
+        "The definition of a dead neuron: z is 0 or less on every flight.",
         "Make the table of all pre-activations, one row per example and one column per neuron, "
         "then ask something of each column.",
         "`z = X @ W.T + b`",
