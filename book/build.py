@@ -137,6 +137,7 @@ def report_progress(app) -> None:
 def build_aside() -> None:
     """Build the whole site in `book/_build/aside/html`; every warning is an error."""
     from myst_nb.core.execute.base import ExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
@@ -157,11 +158,18 @@ def build_aside() -> None:
         try:
             app.build()
         except ExecutionError as error:
-            chapter = Path(str(error)).name
+            fault, chapter = error.__cause__, Path(str(error)).name
+            if isinstance(fault, CellExecutionError):
+                what = f"{fault.ename}: {fault.evalue}".rstrip(": .")
+            else:
+                what = type(fault).__name__
             raise BuildError(
-                f"a cell of notebooks/{chapter} fails ({type(error.__cause__).__name__}, shown above); "
-                "repair the cell and build again"
+                f"a cell of notebooks/{chapter} fails ({what}); repair the cell and build again"
             ) from error
+        except DeadKernelError as error:
+            raise BuildError("a kernel died while it executed a chapter; free some memory and build again") from error
+        except AssertionError as error:  # how nbclient ends when Ctrl-C stops its kernel
+            raise KeyboardInterrupt from error
     if app.statuscode:
         raise BuildError("Sphinx warned of something, shown above; repair it and build again")
 
