@@ -88,7 +88,9 @@ def run_labs(course: Course, options: argparse.Namespace) -> int:
 def run_grade(course: Course, options: argparse.Namespace) -> int:
     started = time.monotonic()
     print(TRUST)
-    show_graded(course, grade(course, options.folder.resolve()), time.monotonic() - started)
+    with WarmParent() as parent:
+        graded = grade(course, options.folder.resolve(), parent)
+    show_graded(course, graded, time.monotonic() - started)
     return 0
 
 
@@ -100,7 +102,9 @@ def run_demo(course: Course, options: argparse.Namespace) -> int:
     folder = build_class(course, labs)
     print("Grading")
     started = time.monotonic()
-    show_graded(course, grade(course, folder), time.monotonic() - started)
+    with WarmParent() as parent:
+        graded = grade(course, folder, parent)
+    show_graded(course, graded, time.monotonic() - started)
     return 0
 
 

@@ -17,7 +17,7 @@ from grading.gradebook import marks_by_hand, take_in, write_grades
 from grading.ingest import Submission, ingest
 from grading.judge import BLANK, WRONG, Judge, Judgement, course_secret
 from grading.question import Question
-from grading.session import Limits, WarmParent
+from grading.session import WarmParent
 
 STUDENT = re.compile(r"\w[\w.@-]*")
 
@@ -123,7 +123,7 @@ def read_result(place: Path, key: str) -> dict | None:
     return result if result.get("key") == key else None
 
 
-def grade(course: Course, folder: Path, limits: Limits | None = None, tell: Callable[[str], None] = print) -> Graded:
+def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str], None] = print) -> Graded:
     """Judge every submission in the folder that has no result yet, then bring all records up to date."""
     found, refused = find_submissions(folder)
     labs: dict[str, list[tuple[str, Path]]] = {}
@@ -135,12 +135,11 @@ def grade(course: Course, folder: Path, limits: Limits | None = None, tell: Call
     if not labs:
         raise CourseError(f"{folder} holds no lab of this course; it should hold STUDENT/LAB/LAB.ipynb")
     everything, n_judged = [], 0
-    with WarmParent(limits) as parent:
-        for name, handed_in in sorted(labs.items()):
-            results, n_new = grade_lab(course, course.lab(name), handed_in, parent, tell)
-            take_in(course, name, results)
-            everything += results.values()
-            n_judged += n_new
+    for name, handed_in in sorted(labs.items()):
+        results, n_new = grade_lab(course, course.lab(name), handed_in, parent, tell)
+        take_in(course, name, results)
+        everything += results.values()
+        n_judged += n_new
     pages = course.work / "feedback"
     for result in everything:
         by_hand = marks_by_hand(course, result["student"], result["lab"])

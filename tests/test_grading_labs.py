@@ -1,0 +1,50 @@
+"""The labs of this course, and the walls between the rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from grading.course import Course
+from grading.gradebook import release_labs
+from grading.preflight import disagreements, preflight
+from grading.session import WarmParent
+
+COURSE = Course(Path(__file__).resolve().parents[1])
+ENGINE = sorted((COURSE.root / "grading").glob("*.py"))
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("name", COURSE.lab_names)
+def test_a_lab_agrees_with_its_chapter_and_checks(name):
+    assert disagreements(COURSE.lab(name)) == []
+
+
+def test_labs_are_what_the_solutions_generate():
+    assert release_labs(COURSE, check=True) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COURSE.lab_names)
+def test_a_labs_checks_prove_themselves(name):
+    with WarmParent() as parent:
+        report = preflight(COURSE, COURSE.lab(name), parent, tell=lambda line: None)
+    assert report.faults == []
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.stem)
+def test_only_the_warm_worker_knows_minigpt(path):
+    assert path.stem == "worker" or not any(name.split(".")[0] == "minigpt" for name in imports_of(path))
+
+
+def test_neither_checks_nor_expected_values_are_loaded_in_the_worker():
+    engine = {name for name in imports_of(COURSE.root / "grading" / "worker.py") if name.startswith("grading")}
+    assert engine == {"grading.wire"}
+    assert not any(name.startswith("grading") for name in imports_of(COURSE.root / "grading" / "wire.py"))

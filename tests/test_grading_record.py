@@ -1,0 +1,329 @@
+"""From a folder of submissions to results, gradebook, grades.csv and feedback pages."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import nbgrader.api
+import pytest
+from nbgrader.api import Gradebook
+from test_grading_tiny import LAB, cell, tiny_course
+
+from grading.cli import main
+from grading.course import CourseError, write_whole
+from grading.demonstration import STUDENTS, build_class, hand_in
+from grading.gradebook import marks_by_hand, quiet_nbgrader, release_labs, settings
+from grading.judge import Judge
+from grading.record import find_submissions, grade
+from grading.session import WarmParent
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def silent(line):
+    """Where a run tells its progress to nobody."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alembic_is_asked_once():
+    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
+        yield
+
+
+@pytest.fixture(scope="module")
+def parent():
+    with WarmParent() as parent:
+        yield parent
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory, parent):
+    """The tiny course with its demonstration class, graded once."""
+    course = tiny_course(tmp_path_factory.mktemp("course"))
+    folder = build_class(course, [course.lab("01")], silent)
+    return course, folder, grade(course, folder, parent, silent)
+
+
+@pytest.fixture
+def course(tmp_path):
+    return tiny_course(tmp_path / "course")
+
+
+def hand(course, student, kind="solution", **sources):
+    """Put one submission into the course's folder; the folder."""
+    folder = course.work / "submitted"
+    notebook = json.loads(hand_in(course.lab("01"), kind))
+    for made in notebook["cells"]:
+        made["source"] = sources.get(made["id"].replace("-", "_"), made["source"])
+    notebook["cells"] += [cell("code", name, text) for name, text in sources.items() if name.startswith("own")]
+    write_whole(folder / student / LAB / f"{LAB}.ipynb", json.dumps(notebook))
+    return folder
+
+
+def results(graded):
+    return {result["student"]: result for result in graded.results}
+
+
+def everything_in(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def book(course):
+    return Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class")
+
+
+def test_every_kind_of_student_gets_what_they_deserve(demonstration):
+    _, _, graded = demonstration
+    deserved = {"solution": 90, "noisy": 90, "partly right": 70, "blank": 0, "broken file": 0}
+    for student, result in results(graded).items():
+        kind = STUDENTS[student][0]
+        if kind in deserved or kind.startswith("another way"):
+            assert result["points"] == deserved.get(kind, 90), (student, kind)
+
+
+def test_every_named_wrong_answer_appears_and_is_recognized(demonstration):
+    course, _, graded = demonstration
+    seen = {(q["id"], q["recognized"]) for result in graded.results for q in result["questions"]}
+    listed = {(question.id, wrong.name) for question in course.lab("01").questions for wrong in question.wrong}
+    assert listed <= seen
+
+
+def test_the_broken_file_is_flagged(demonstration):
+    _, _, graded = demonstration
+    assert [s for s, r in results(graded).items() if r["flags"]] == ["jonas"]
+
+
+def test_a_second_run_changes_nothing(demonstration, parent):
+    course, folder, _ = demonstration
+    before = everything_in(course.work)
+    again = grade(course, folder, parent, silent)
+    assert again.n_judged == 0
+    assert everything_in(course.work) == before
+
+
+def test_grades_are_quoted_and_agree_with_the_results(demonstration):
+    _, _, graded = demonstration
+    assert all(line.startswith('"') for line in graded.grades.read_text().splitlines())
+    with graded.grades.open(newline="") as lines:
+        rows = {row["student"]: row for row in csv.DictReader(lines)}
+    assert {student: float(row["points"]) for student, row in rows.items()} == {
+        student: result["points"] for student, result in results(graded).items()
+    }
+    assert rows["amara"]["waits_for_a_person"] == "10"
+    assert rows["hugo"]["waits_for_a_person"] == "0"
+    assert "double:square" in rows["divya"]["recognized"]
+
+
+def test_feedback_is_one_page_that_needs_nothing_else(demonstration):
+    _, _, graded = demonstration
+    pages = list(graded.feedback.rglob("*.html"))
+    assert len(pages) == len(STUDENTS)
+    for page in pages:
+        text = page.read_text()
+        assert not re.search(r"<script|<link|<img|https?:|url\(|@import", text)
+        assert "prefers-color-scheme: dark" in text
+    divya = (graded.feedback / "divya" / f"{LAB}.html").read_text()
+    assert "You multiply x by itself." in divya
+    assert "Think of the sign." in divya
+    assert "Look at the formula." in (graded.feedback / "hugo" / f"{LAB}.html").read_text()
+
+
+def test_what_a_student_prints_cannot_become_part_of_the_page(course, parent):
+    folder = hand(course, "ada", double="print('<script>alert(1)</script>')\ndouble = 1", own="print('<b>own</b>')")
+    page = grade(course, folder, parent, silent).feedback / "ada" / f"{LAB}.html"
+    assert "<script" not in page.read_text() and "<b>own" not in page.read_text()
+    assert "&lt;script&gt;" in page.read_text() and "&lt;b&gt;own" in page.read_text()
+
+
+def test_a_new_attempt_is_judged_and_the_others_are_left_alone(course, parent):
+    hand(course, "ada", double="def double(x):\n    return x * x")
+    folder = hand(course, "bob")
+    assert results(grade(course, folder, parent, silent))["ada"]["points"] == 60
+    hand(course, "ada")
+    again = grade(course, folder, parent, silent)
+    assert (again.n_judged, results(again)["ada"]["points"]) == (1, 90)
+    assert '"ada","lab01_tiny","90"' in again.grades.read_text()
+
+
+def test_a_run_that_is_killed_leaves_whole_results_and_goes_on(course, monkeypatch, parent):
+    hand(course, "ada")
+    folder = hand(course, "bob")
+    judge = Judge.judge
+
+    def killed_at_bob(self, submission):
+        if submission.student == "bob":
+            raise KeyboardInterrupt
+        return judge(self, submission)
+
+    monkeypatch.setattr(Judge, "judge", killed_at_bob)
+    with pytest.raises(KeyboardInterrupt):
+        grade(course, folder, parent, silent)
+    left = list((course.work / "results").rglob("*.*"))
+    assert [path.name for path in left] == ["result.json"]
+    monkeypatch.undo()
+    assert grade(course, folder, parent, silent).n_judged == 1
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_whole(path, "old")
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="full"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_lost_gradebook_is_made_again_from_the_results(course, parent):
+    folder = hand(course, "ada")
+    grade(course, folder, parent, silent)
+    (course.work / "gradebook.db").unlink()
+    again = grade(course, folder, parent, silent)
+    assert again.n_judged == 0
+    assert '"ada","lab01_tiny","90"' in again.grades.read_text()
+
+
+def test_written_answers_wait_for_a_person_and_their_marks_reach_grades_and_page(course, parent):
+    folder = hand(course, "ada")
+    graded = grade(course, folder, parent, silent)
+    with quiet_nbgrader(), book(course) as gradebook:
+        written = gradebook.find_grade("why", LAB, LAB, "ada")
+        assert written.needs_manual_grade and written.auto_score is None
+        written.manual_score, written.needs_manual_grade = 8, False
+        gradebook.find_comment("why", LAB, LAB, "ada").manual_comment = "Clear & short"
+        gradebook.db.commit()
+    assert marks_by_hand(course, "ada", LAB) == {"why": (8, "Clear & short")}
+    again = grade(course, folder, parent, silent)
+    assert again.n_judged == 0
+    assert '"ada","lab01_tiny","98","100","0"' in graded.grades.read_text()
+    page = (again.feedback / "ada" / f"{LAB}.html").read_text()
+    assert "Clear &amp; short" in page and "98 of 100" in page
+
+
+def test_a_fault_of_a_check_waits_for_a_person_in_the_gradebook(course, parent):
+    checks = course.root / "grading" / "checks" / f"{LAB}.py"
+    checks.write_text(checks.read_text().replace("return 2 * x\n\ndef total", "return 2 * nothing\n\ndef total"))
+    graded = grade(course, hand(course, "ada"), parent, silent)
+    with quiet_nbgrader(), book(course) as gradebook:
+        scored = gradebook.find_grade("test-double", LAB, LAB, "ada")
+        assert scored.auto_score is None and scored.needs_manual_grade
+        assert gradebook.find_grade("test-total", LAB, LAB, "ada").auto_score == 20
+    assert '"60","100","40","double"' in graded.grades.read_text()
+
+
+@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir(), lambda folder: folder.touch()])
+def test_an_empty_or_missing_folder_is_one_sentence(course, tmp_path, capsys, make):
+    make(tmp_path / "none")
+    with pytest.raises(SystemExit) as stop:
+        main(["grade", str(tmp_path / "none")], course.root)
+    said = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert said.count("\n") == 1 and "STUDENT/LAB/LAB.ipynb" in said
+
+
+def test_odd_folders_are_left_out_with_a_sentence(course, tmp_path, parent):
+    folder = hand(course, "ada")
+    (folder / "=cmd" / LAB).mkdir(parents=True)
+    (folder / "eve").symlink_to(folder / "ada")
+    (folder / "bob").mkdir()
+    (folder / "bob" / LAB).symlink_to(folder / "ada" / LAB)
+    (folder / "ada" / "holiday").mkdir()
+    graded = grade(course, folder, parent, silent)
+    assert list(results(graded)) == ["ada"]
+    assert len(graded.refused) == 4
+    found, refused = find_submissions(folder)
+    assert [entry[:2] for entry in found] == [("ada", "holiday"), ("ada", LAB)]
+    assert len(refused) == 3
+
+
+def test_generating_twice_gives_the_same_bytes_without_instructor_cells(course):
+    release = course.lab("01").release_path.read_bytes()
+    assert release_labs(course) == []
+    shutil.rmtree(course.root / "labs")
+    assert release_labs(course) == [LAB]
+    assert course.lab("01").release_path.read_bytes() == release
+    assert b"usual mistake" not in release and b"BEGIN SOLUTION" not in release
+
+
+def test_labs_check_says_which_lab_is_not_up_to_date(course, capsys):
+    with course.lab("01").release_path.open("a") as file:
+        file.write("\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["labs", "--check"], course.root)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.count(LAB) == 1
+    with pytest.raises(CourseError, match="there is no lab '07'"):
+        course.lab("07")
+
+
+def test_the_demonstration_is_one_command(course, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo"], course.root)
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "grading/_work/grades.csv" in said and "square, count, eight, from-zero" in said
+
+
+@pytest.mark.slow
+def test_nbgraders_own_commands_work_on_the_course(demonstration, tmp_path):
+    course, _, _ = demonstration
+    shutil.copy(REPOSITORY / "grading" / "nbgrader_config.py", course.root / "grading")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONWARNINGS": "ignore"}
+
+    def nbgrader(*words):
+        command = ["nbgrader", *words]
+        return subprocess.run(command, cwd=course.root / "grading", env=environment, capture_output=True, text=True)
+
+    released = course.lab("01").release_path.read_bytes()
+    done = nbgrader("generate_assignment", LAB, "--force", "--no-db")
+    assert done.returncode == 0, done.stderr
+    assert course.lab("01").release_path.read_bytes() == released
+
+    done = nbgrader("export", "--to", str(tmp_path / "grades.csv"))
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "grades.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(STUDENTS)
+
+    done = nbgrader("generate_feedback", LAB, "--student", "amara")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the kernel and its client
+def test_nbgraders_validation_tells_a_solution_from_a_blank_lab(course, monkeypatch):
+    from nbgrader.validator import Validator
+
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    lab = course.lab("01")
+    notebook = json.loads(lab.solution_path.read_text())
+    notebook["cells"] = [c for c in notebook["cells"] if c["id"] != "look"]
+    lab.solution_path.write_text(json.dumps(notebook))
+    assert "failed" not in Validator().validate(str(lab.solution_path))
+    assert len(Validator().validate(str(lab.release_path))["failed"]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of nbgrader's server side
+def test_the_formgrader_sees_the_class(demonstration):
+    from nbgrader.apps.api import NbGraderAPI
+
+    course, _, _ = demonstration
+    with quiet_nbgrader():
+        api = NbGraderAPI(config=settings(course.root))
+        (assignment,) = api.get_assignments()
+        submissions = api.get_submissions(LAB)
+    assert assignment["num_submissions"] == len(STUDENTS)
+    assert {entry["student"]: entry["score"] for entry in submissions}["amara"] == 90
+    assert all(entry["autograded"] for entry in submissions)
