@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -50,13 +51,18 @@ def run_preflight(course: Course, options: argparse.Namespace) -> int:
         raise CourseError("there is no lab in solutions/ yet; write one first")
     started = time.monotonic()
     with WarmParent() as parent:
-        reports = [preflight(course, course.lab(name), parent) for name in names]
+        reports = [preflight(course.lab(name), parent, progress) for name in names]
     for report in reports:
         show_report(report)
     n_tried, n_faults = sum(r.n_tried for r in reports), sum(len(r.faults) for r in reports)
     seconds = time.monotonic() - started
     print(f"preflight: {len(reports)} labs, {n_tried} answers tried, {n_faults} faults, {seconds:.1f} s")
     return 1 if n_faults else 0
+
+
+def progress(line: str) -> None:
+    """Show a line at once, in a pipe as well."""
+    print(line, flush=True)
 
 
 def show_report(report: Report) -> None:
@@ -87,9 +93,9 @@ def run_labs(course: Course, options: argparse.Namespace) -> int:
 
 def run_grade(course: Course, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    print(TRUST)
+    progress(TRUST)
     with WarmParent() as parent:
-        graded = grade(course, options.folder.resolve(), parent)
+        graded = grade(course, options.folder.resolve(), parent, progress)
     show_graded(course, graded, time.monotonic() - started)
     return 0
 
@@ -98,12 +104,12 @@ def run_demo(course: Course, options: argparse.Namespace) -> int:
     labs = [lab for lab in map(course.lab, course.lab_names) if lab.release_path.exists() and lab.checks_path.exists()]
     if not labs:
         raise CourseError("no lab has a solution, checks and a released version yet; run `grading labs`")
-    print("The demonstration class hands in")
-    folder = build_class(course, labs)
-    print("Grading")
+    progress("The demonstration class hands in")
+    folder = build_class(course, labs, progress)
+    progress("Grading")
     started = time.monotonic()
     with WarmParent() as parent:
-        graded = grade(course, folder, parent)
+        graded = grade(course, folder, parent, progress)
     show_graded(course, graded, time.monotonic() - started)
     return 0
 
@@ -111,10 +117,11 @@ def run_demo(course: Course, options: argparse.Namespace) -> int:
 def show_graded(course: Course, graded: Graded, seconds: float) -> None:
     """The table of students and labs, and where everything lies."""
     print()
-    rows = [
-        (r["student"], r["lab"], f"{r['points']:g}", f"{r['max_points']:g}", waiting(r), remarks(r))
-        for r in sorted(graded.results, key=lambda r: (r["lab"], r["student"]))
-    ]
+    rows = []
+    for r in sorted(graded.results, key=lambda r: (r["lab"], r["student"])):
+        first, *more = textwrap.wrap(remarks(r), 64) or [""]
+        rows.append((r["student"], r["lab"], f"{r['points']:g}", f"{r['max_points']:g}", waiting(r), first))
+        rows += [("", "", "", "", "", line) for line in more]
     print_table(("student", "lab", "points", "of", "by hand", "recognized"), rows)
     for sentence in graded.refused:
         print(f"  left out: {sentence}")

@@ -171,7 +171,8 @@ class Course:
     @property
     def lab_names(self) -> list[str]:
         """Every lab that has a solution, in order."""
-        return sorted(path.parent.name for path in (self.root / "solutions").glob("lab*/lab*.ipynb"))
+        notebooks = (self.root / "solutions").glob("lab*/lab*.ipynb")
+        return sorted(path.stem for path in notebooks if path.stem == path.parent.name)
 
     def lab(self, name: str) -> Lab:
         """The lab of that name, or of that number ("01", "lab01")."""

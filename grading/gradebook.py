@@ -52,7 +52,13 @@ class InjectScores(NbGraderPreprocessor):
     """Puts the judge's score into each test cell as its output, in place of running the notebook."""
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        result = json.loads(Path(nb.metadata["judged"]["result"]).read_bytes())
+        names = resources["nbgrader"]
+        work = Path(names["db_url"].removeprefix("sqlite:///")).parent
+        place = work / "results" / names["student"] / names["assignment"] / "result.json"
+        if not place.is_file():
+            raise CourseError(f"{names['student']} has no result for {names['assignment']}; run `grading grade` first")
+        result = json.loads(place.read_bytes())
+        nb.metadata["judged"] = {"key": result["key"]}
         for question in result["questions"]:
             for cell in nb.cells:
                 marks = cell.metadata.get("nbgrader", {})
@@ -152,18 +158,15 @@ def release_labs(course: Course, check: bool = False) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="grading-") as scratch:
         for name in course.lab_names:
             fresh = generate(course, name, Path(scratch))
-            wanted = {path.relative_to(fresh): path.read_bytes() for path in fresh.rglob("*") if path.is_file()}
             target = course.root / "labs" / name
-            present = {path.relative_to(target): path.read_bytes() for path in target.rglob("*") if path.is_file()}
-            if wanted == present:
-                continue
-            changed.append(name)
-            if not check:
-                for stale in present.keys() - wanted.keys():
-                    (target / stale).unlink()
-                for path, content in wanted.items():
-                    write_whole(target / path, content)
-    return changed
+            for path in (path for path in fresh.rglob("*") if path.is_file()):
+                released = target / path.relative_to(fresh)
+                if released.is_file() and released.read_bytes() == path.read_bytes():
+                    continue
+                changed.append(name)
+                if not check:
+                    write_whole(released, path.read_bytes())
+    return sorted(set(changed))
 
 
 def take_in(course: Course, lab: str, results: dict[str, dict]) -> int:

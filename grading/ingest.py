@@ -48,13 +48,9 @@ class Submission:
         """What stands in the open cell with that id."""
         return next(cell.source for cell in self.cells if cell.grade_id == grade_id)
 
-    def to_notebook(self, judged: dict) -> str:
-        """The rebuilt notebook as a file, for nbgrader and for the person who marks the written answers.
-
-        `judged` goes into its metadata and says where the result is.
-        """
+    def to_notebook(self) -> str:
+        """The rebuilt notebook as a file, for nbgrader and for the person who marks the written answers."""
         notebook = json.loads(self.lab.release_path.read_bytes())
-        notebook["metadata"]["judged"] = judged
         released = {cell["id"]: cell for cell in notebook["cells"]}
         notebook["cells"] = [
             released[cell.cell_id] | {"source": cell.source} if cell.cell_id in released else _free_cell(cell)

@@ -111,7 +111,7 @@ def grade_lab(
                 n_judged += 1
                 tell(f"  {lab.name}  {student:<12} {result['points']:>5g} of {result['max_points']:g}")
             rebuilt = course.work / "rebuilt" / student / lab.name / f"{lab.name}.ipynb"
-            write_whole(rebuilt, submission.to_notebook({"key": key, "result": str(place)}))
+            write_whole(rebuilt, submission.to_notebook())
             write_whole(place, to_json(result))
             results[student] = result
     return results, n_judged
@@ -137,7 +137,8 @@ def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str]
     everything, n_judged = [], 0
     for name, handed_in in sorted(labs.items()):
         results, n_new = grade_lab(course, course.lab(name), handed_in, parent, tell)
-        take_in(course, name, results)
+        if n_taken := take_in(course, name, results):
+            tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
         everything += results.values()
         n_judged += n_new
     pages = course.work / "feedback"

@@ -216,13 +216,10 @@ class Session:
 
     def _start(self) -> None:
         """Run the notebook in a new worker, again and again until no cell takes the worker down."""
-        fatal: set[str] = set()
         while self.worker is None:
             self.worker = self.parent.worker()
             for step in self.steps:
                 if self.failures.get(step.id) in (OVERTIME, ENDED):
-                    fatal.add(step.id)
-                if step.id in fatal:
                     continue
                 try:
                     self.run(step)

@@ -46,7 +46,7 @@ def test_only_the_open_cells_are_taken(lab, tmp_path, notebook):
     notebook["metadata"]["evil"] = True
     submission = hand_in(lab, tmp_path, notebook)
     assert submission.source("double") == "def double(x):\n    return 2 * x"
-    rebuilt = submission.to_notebook({})
+    rebuilt = submission.to_notebook()
     assert "evil" not in rebuilt and "1000" not in rebuilt and "print(30)" not in rebuilt
     assert submission.flags == ()
 

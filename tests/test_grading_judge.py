@@ -280,7 +280,7 @@ def test_a_forbidden_name_is_found_however_it_is_reached(source, forbidden, foun
 
 
 def test_preflight_passes_the_tiny_lab(course, parent):
-    report = preflight(course, course.lab("01"), parent, tell=lambda line: None)
+    report = preflight(course.lab("01"), parent, tell=lambda line: None)
     assert report.faults == []
     assert report.n_tried == 18
     assert len(ATTEMPTS) >= 3
@@ -302,5 +302,5 @@ def test_preflight_refuses_checks_that_break_a_promise(tmp_path, parent, old, ne
     checks = tmp_path / "grading" / "checks" / f"{LAB}.py"
     assert old in checks.read_text()
     checks.write_text(checks.read_text().replace(old, new, 1))
-    report = preflight(course, course.lab("01"), parent, tell=lambda line: None)
+    report = preflight(course.lab("01"), parent, tell=lambda line: None)
     assert any(sentence in fault for fault in report.faults), report.faults

@@ -35,7 +35,7 @@ def test_labs_are_what_the_solutions_generate():
 @pytest.mark.parametrize("name", COURSE.lab_names)
 def test_a_labs_checks_prove_themselves(name):
     with WarmParent() as parent:
-        report = preflight(COURSE, COURSE.lab(name), parent, tell=lambda line: None)
+        report = preflight(COURSE.lab(name), parent, tell=lambda line: None)
     assert report.faults == []
 
 

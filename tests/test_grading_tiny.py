@@ -46,7 +46,7 @@ QUESTIONS = [
     ),
     Question(
         id="total", title="The sum of a folder", points=20, part="core", teaches="doubling", hints=HINTS,
-        cases=lambda rng: [Call("total", Folder({"a.txt": str(rng.integers(90)).encode(), "b.txt": b"5"}))],
+        cases=lambda rng: [Call("total", Folder({"a.txt": str(rng.integers(10, 90)).encode(), "b.txt": b"5"}))],
         expected=total,
         wrong=(
             Wrong("count", "def total(folder):\\n    return len(list(folder.iterdir()))", "You count the files."),
