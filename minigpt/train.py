@@ -59,7 +59,7 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
                                      for split in ("train", "validation"))
     lengths = torch.from_numpy(tokenizer.byte_lengths())
     bar = tqdm(range(first, config.train.steps), initial=first, total=config.train.steps, desc="training",
-               unit="step", disable=not progress or fabric.global_rank > 0)
+               unit="step", mininterval=1.0, disable=not progress or fabric.global_rank > 0)
     with Log(folder, first, active=fabric.global_rank == 0) as log, stop_signals() as stopped:
         for step in bar:
             started = time.perf_counter()

@@ -20,7 +20,7 @@ def prepare(config: RunConfig, folder: Path) -> Tokenizer:
         tokenizer.save(tokenizer_file)
     tokenizer = Tokenizer.load(tokenizer_file)
     if not (shards / MANIFEST).exists():
-        documents = tqdm(read_documents(config.data), desc="shards", unit=" documents", leave=False)
+        documents = tqdm(read_documents(config.data), desc="shards", unit=" documents", mininterval=1.0, leave=False)
         write_shards(documents, tokenizer, shards, validation_share=config.data.validation_share)
     return tokenizer
 

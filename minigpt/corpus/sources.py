@@ -13,8 +13,8 @@ from minigpt.config import DataConfig
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """How `datasets` reads a file by its ending; every other ending is plain text, one document a file."""
 
-NOT_PROSE = {"site-packages", "test", "tests", "idle_test", "__pycache__"}
-"""Folders of the standard library that hold other people's packages or test data."""
+LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "pydoc_data"}
+"""Folders of the standard library with other people's packages, test data, or one huge generated text."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def in_validation(name: str, share: float) -> bool:
 def _read(config: DataConfig) -> Iterator[Document]:
     if config.source == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))
-        modules = [path for path in sorted(root.rglob("*.py")) if not NOT_PROSE & set(path.relative_to(root).parts)]
+        modules = [path for path in sorted(root.rglob("*.py")) if not LEFT_OUT & set(path.relative_to(root).parts)]
         yield from _read_text(modules, root)
     elif config.source.startswith("hub:"):
         owner, name, *subset = config.source.removeprefix("hub:").split("/")

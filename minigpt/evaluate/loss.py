@@ -43,12 +43,16 @@ class Loss:
 
 @torch.inference_mode()
 def validation_loss(model: nn.Module, shards: Shards, max_tokens: int, batch_size: int = 64) -> Loss:
-    """The loss of each token of the first windows of a split, every token predicted exactly once."""
+    """The loss of each token of windows that lie evenly over a split; no token is predicted twice.
+
+    Evenly and not the first ones: neighboring windows come from one document, and one document is no sample.
+    """
     n_windows = min(len(shards), max(1, max_tokens // shards.length))
+    windows = [i * len(shards) // n_windows for i in range(n_windows)]
     device = next(model.parameters()).device
     pieces = []
     for start in range(0, n_windows, batch_size):
-        x, y = shards.rows(range(start, min(start + batch_size, n_windows)))
+        x, y = shards.rows(windows[start : start + batch_size])
         logits = model(x.to(device)).float()  # (B, T, V)
         nats = F.cross_entropy(logits.flatten(0, 1), y.flatten().to(device), reduction="none").cpu()
         pieces.append((x.flatten(), y.flatten(), nats))

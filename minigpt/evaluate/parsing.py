@@ -11,16 +11,22 @@ PROMPT = "\n\n\ndef "
 """Two empty lines: in real Python a function of the module follows, and not a method."""
 
 
-def parses(text: str) -> bool:
-    """Is the first function of the text whole and correct Python? The text starts with `def`.
+def first_function(text: str) -> str | None:
+    """The first function of a text that starts with `def`, or None if the text breaks off inside it.
 
-    The function ends where a line that is not indented follows it; a text that breaks off earlier does not count.
+    The function ends where a line that is not indented follows it.
     """
     lines = text.strip("\n").splitlines()
     for end, line in enumerate(lines[1:], start=1):
         if line.strip() and not line[0].isspace() and not line.startswith(")"):
-            return _is_python("\n".join(lines[:end]))
-    return False
+            return "\n".join(lines[:end])
+    return None
+
+
+def parses(text: str) -> bool:
+    """Is the first function of the text whole and correct Python? It is parsed and never run."""
+    function = first_function(text)
+    return function is not None and _is_python(function)
 
 
 def _is_python(text: str) -> bool:
