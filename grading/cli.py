@@ -96,8 +96,7 @@ def run_grade(course: Course, options: argparse.Namespace) -> int:
     progress(TRUST)
     with WarmParent() as parent:
         graded = grade(course, options.folder.resolve(), parent, progress)
-    show_graded(course, graded, time.monotonic() - started)
-    return 0
+    return show_graded(course, graded, time.monotonic() - started)
 
 
 def run_demo(course: Course, options: argparse.Namespace) -> int:
@@ -110,12 +109,11 @@ def run_demo(course: Course, options: argparse.Namespace) -> int:
     started = time.monotonic()
     with WarmParent() as parent:
         graded = grade(course, folder, parent, progress)
-    show_graded(course, graded, time.monotonic() - started)
-    return 0
+    return show_graded(course, graded, time.monotonic() - started)
 
 
-def show_graded(course: Course, graded: Graded, seconds: float) -> None:
-    """The table of students and labs, and where everything lies."""
+def show_graded(course: Course, graded: Graded, seconds: float) -> int:
+    """Print the table of students and labs and where everything lies; the exit code."""
     print()
     rows = []
     for r in sorted(graded.results, key=lambda r: (r["lab"], r["student"])):
@@ -125,6 +123,8 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> None:
     print_table(("student", "lab", "points", "of", "by hand", "recognized"), rows)
     for sentence in graded.refused:
         print(f"  left out: {sentence}")
+    for sentence in graded.unproven:
+        print(f"  NOT GRADED: {sentence}; see `grading preflight`")
     print(f"\n{len(graded.results)} submissions, {graded.n_judged} judged now, {seconds:.1f} s")
     for what, path in (
         ("grades", graded.grades),
@@ -134,6 +134,7 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> None:
     ):
         shown = path.relative_to(course.root) if isinstance(path, Path) else path
         print(f"  {what:<11}{shown}")
+    return 1 if graded.unproven else 0
 
 
 def waiting(result: dict) -> str:
@@ -143,5 +144,5 @@ def waiting(result: dict) -> str:
 
 def remarks(result: dict) -> str:
     recognized = [q["recognized"] for q in result["questions"] if q["recognized"]]
-    review = [f"{q['id']} needs review" for q in result["questions"] if q["status"] == REVIEW]
+    review = [f"{q['id']} needs review: {q['fault']}" for q in result["questions"] if q["status"] == REVIEW]
     return ", ".join([*recognized, *review, *(f"[{flag}]" for flag in result["flags"])])

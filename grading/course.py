@@ -3,6 +3,7 @@
 A lab has one name in four places: the instructor's source, the released notebook, the chapter and the checks.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -124,6 +125,15 @@ class Lab:
             raise CourseError(
                 f"the checks in {self.checks_path.name} do not load: {type(error).__name__}: {error}"
             ) from error
+
+    @property
+    def key(self) -> str:
+        """Changes with the lab's notebooks and checks, and with the code that judges."""
+        engine = sorted(Path(__file__).parent.glob("*.py"))
+        digest = hashlib.sha256()
+        for path in (self.checks_path, self.solution_path, self.release_path, *engine):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
     def blank(self, question: Question) -> Cell:
         """The question's answer cell as it was released."""

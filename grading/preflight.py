@@ -7,11 +7,12 @@ is recognized by its name, every other right answer keeps it; and lab, chapter a
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grading.course import PARTS_POINTS, Lab
+from grading.course import PARTS_POINTS, Lab, write_whole
 from grading.ingest import rebuild
 from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Judge, Judgement, expected_value
 from grading.question import Question
@@ -54,6 +55,17 @@ def preflight(lab: Lab, parent: WarmParent, tell: Callable[[str], None] = print)
             report.rows.append((question.id, question.points, *row))
             tell(f"  {lab.name}  {question.id:<24} {row[0]} of {row[1]} right kept, {row[2]} of {row[3]} wrong caught")
     return report
+
+
+def first_fault(lab: Lab, work: Path, parent: WarmParent, tell: Callable[[str], None] = print) -> str:
+    """The first fault of the lab's checks, or ""; what has passed once is tried again only after a change."""
+    mark, key = work / "proven" / lab.name, lab.key
+    if mark.is_file() and mark.read_text() == key:
+        return ""
+    report = preflight(lab, parent, tell)
+    if not report.faults:
+        write_whole(mark, key)
+    return next(iter(report.faults), "")
 
 
 def check_solution(judge: Judge) -> list[str]:
@@ -101,7 +113,7 @@ def check_wrong(judge: Judge, question: Question, name: str, source: str) -> str
 
 def _words(judgement: Judgement) -> str:
     by_name = f" as {judgement.recognized!r}" if judgement.recognized else ""
-    sentence = f" ({judgement.sentence})" if judgement.sentence else ""
+    sentence = f" ({judgement.fault or judgement.sentence})" if judgement.sentence else ""
     return f"{judgement.status}{by_name}{sentence}"
 
 

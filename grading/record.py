@@ -16,6 +16,7 @@ from grading.feedback import feedback_page
 from grading.gradebook import marks_by_hand, take_in, write_grades
 from grading.ingest import Submission, ingest
 from grading.judge import BLANK, WRONG, Judge, Judgement, course_secret
+from grading.preflight import first_fault
 from grading.question import Question
 from grading.session import WarmParent
 
@@ -29,6 +30,7 @@ class Graded:
     results: list[dict]
     n_judged: int
     refused: list[str]
+    unproven: list[str]  # the labs whose checks failed to prove themselves, with the reason
     grades: Path
     feedback: Path
 
@@ -55,25 +57,12 @@ def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[st
     return found, refused
 
 
-def engine_key() -> str:
-    """Changes with the code that judges."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-def key_of(submission: Submission, engine: str) -> str:
-    """Names everything that the result depends on."""
-    lab = submission.lab
-    parts = [path.read_bytes() for path in (lab.checks_path, lab.solution_path, lab.release_path)]
-    text = "\n".join([submission.digest, engine, *(hashlib.sha256(part).hexdigest() for part in parts)])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def to_result(submission: Submission, judgements: list[Judgement], outputs: dict[str, str], key: str) -> dict:
     """The content of result.json."""
     questions = []
     for question, judgement in zip(submission.lab.questions, judgements, strict=True):
-        told = asdict(judgement) | {"output": outputs.get(question.id, ""), "hint": next_hint(question, judgement)}
+        output = "" if judgement.status == BLANK else outputs.get(question.id, "")
+        told = asdict(judgement) | {"output": output, "hint": next_hint(question, judgement)}
         known = {"id": question.id, "title": question.title, "part": question.part, "max_points": question.points}
         questions.append(known | {name: told[name] for name in told if name != "question"})
     return {
@@ -100,11 +89,12 @@ def grade_lab(
     course: Course, lab: Lab, handed_in: list[tuple[str, Path]], parent: WarmParent, tell: Callable[[str], None]
 ) -> tuple[dict[str, dict], int]:
     """The result of every student who handed this lab in, and how many had to be judged."""
-    results, n_judged, engine = {}, 0, engine_key()
+    results, n_judged, lab_key = {}, 0, lab.key
     with Judge(lab, parent, course_secret(course.work)) as judge:
         for student, folder in handed_in:
             submission = ingest(lab, student, folder)
-            key, place = key_of(submission, engine), course.work / "results" / student / lab.name / "result.json"
+            key = hashlib.sha256((submission.digest + lab_key).encode()).hexdigest()
+            place = course.work / "results" / student / lab.name / "result.json"
             result = read_result(place, key)
             if result is None:
                 result = to_result(submission, *judge.judge(submission), key)
@@ -123,8 +113,8 @@ def read_result(place: Path, key: str) -> dict | None:
     return result if result.get("key") == key else None
 
 
-def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str], None] = print) -> Graded:
-    """Judge every submission in the folder that has no result yet, then bring all records up to date."""
+def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
+    """What was handed in for each lab of the course, as (student, path), and a sentence for what was refused."""
     found, refused = find_submissions(folder)
     labs: dict[str, list[tuple[str, Path]]] = {}
     for student, lab, path in found:
@@ -134,15 +124,33 @@ def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str]
             refused.append(f"{student}/{lab}: there is no such lab, so it was left out")
     if not labs:
         raise CourseError(f"{folder} holds no lab of this course; it should hold STUDENT/LAB/LAB.ipynb")
-    everything, n_judged = [], 0
+    return labs, refused
+
+
+def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str], None] = print) -> Graded:
+    """Judge every submission in the folder that has no result yet, then bring all records up to date."""
+    labs, refused = by_lab(course, folder)
+    graded, n_judged, unproven = [], 0, []
     for name, handed_in in sorted(labs.items()):
-        results, n_new = grade_lab(course, course.lab(name), handed_in, parent, tell)
+        lab = course.lab(name)
+        if fault := first_fault(lab, course.work, parent, tell):
+            unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
+            continue
+        results, n_new = grade_lab(course, lab, handed_in, parent, tell)
         if n_taken := take_in(course, name, results):
             tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
-        everything += results.values()
+        graded += results.values()
         n_judged += n_new
+    if not graded:
+        raise CourseError("; ".join(unproven))
+    grades = write_grades(course, graded)
+    return Graded(graded, n_judged, refused, unproven, grades, write_pages(course, graded))
+
+
+def write_pages(course: Course, results: list[dict]) -> Path:
+    """The feedback pages of these results; the folder that holds them."""
     pages = course.work / "feedback"
-    for result in everything:
+    for result in results:
         by_hand = marks_by_hand(course, result["student"], result["lab"])
         write_whole(pages / result["student"] / f"{result['lab']}.html", feedback_page(result, by_hand))
-    return Graded(everything, n_judged, refused, write_grades(course, everything), pages)
+    return pages

@@ -53,8 +53,11 @@ def demonstration(tmp_path_factory, parent):
 
 
 @pytest.fixture
-def course(tmp_path):
-    return tiny_course(tmp_path / "course")
+def course(tmp_path, demonstration):
+    """A fresh tiny course whose checks have already proven themselves."""
+    course = tiny_course(tmp_path / "course")
+    shutil.copytree(demonstration[0].work / "proven", course.work / "proven")
+    return course
 
 
 def hand(course, student, kind="solution", **sources):
@@ -213,13 +216,27 @@ def test_written_answers_wait_for_a_person_and_their_marks_reach_grades_and_page
 
 def test_a_fault_of_a_check_waits_for_a_person_in_the_gradebook(course, parent):
     checks = course.root / "grading" / "checks" / f"{LAB}.py"
-    checks.write_text(checks.read_text().replace("return 2 * x\n\ndef total", "return 2 * nothing\n\ndef total"))
-    graded = grade(course, hand(course, "ada"), parent, silent)
+    trap = (
+        "expected=double, accepts=lambda g, e, c: 1 / 0 if isinstance(g, str) and g == 'trap' else close(1e-6)(g, e),"
+    )
+    checks.write_text(checks.read_text().replace("expected=double,", trap))
+    folder = hand(course, "ada", double="def double(x):\n    return 'trap'")
+    graded = grade(course, folder, parent, silent)
     with quiet_nbgrader(), book(course) as gradebook:
         scored = gradebook.find_grade("test-double", LAB, LAB, "ada")
         assert scored.auto_score is None and scored.needs_manual_grade
         assert gradebook.find_grade("test-total", LAB, LAB, "ada").auto_score == 20
     assert '"60","100","40","double"' in graded.grades.read_text()
+    page = (graded.feedback / "ada" / f"{LAB}.html").read_text()
+    assert "a person looks at it" in page and "ZeroDivisionError" not in page
+
+
+def test_nothing_is_graded_by_checks_that_do_not_prove_themselves(course, parent):
+    checks = course.root / "grading" / "checks" / f"{LAB}.py"
+    checks.write_text(checks.read_text().replace("return x * x", "return x * 2"))
+    with pytest.raises(CourseError, match="the wrong answer 'square' is judged right"):
+        grade(course, hand(course, "ada"), parent, silent)
+    assert not (course.work / "results").exists()
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir(), lambda folder: folder.touch()])
