@@ -13,7 +13,7 @@ from pathlib import Path
 IMAGES = Path(__file__).resolve().parent / "images"
 
 STOPS = [  # number, title in two lines, when and what, page
-    ("0", "The whole", "road once", "week 0", "students.html"),
+    ("0", "The whole", "road once", "week 0", "notebooks/00_journey.html"),
     ("I", "From neuron", "to transformer", "weeks 1–3", "parts/transformer.html"),
     ("II", "Loop", "and data", "weeks 4–5", "parts/loop.html"),
     ("III", "The", "machine", "weeks 6–7", "parts/machine.html"),
