@@ -47,11 +47,8 @@ class Judgement:
     fault: str = ""  # what failed in the check, for the instructor alone
 
 
-@dataclass(frozen=True)
 class Fault(Exception):
     """A check itself failed: the question needs review, whatever the student wrote."""
-
-    sentence: str
 
 
 def course_secret(work: Path) -> bytes:
@@ -111,7 +108,7 @@ class Judge:
         try:
             return self._compare(question, session, rng, untouched)
         except Fault as fault:
-            return Judgement(question.id, REVIEW, None, OUR_FAULT, fault=fault.sentence)
+            return Judgement(question.id, REVIEW, None, OUR_FAULT, fault=str(fault))
 
     def _set_aside(self, question: Question, untouched: bool) -> Judgement:
         if untouched:

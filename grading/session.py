@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grading.course import CourseError
 from grading.question import Call, Case, Folder, Probe
 from grading.wire import LARGEST, WireError, decode, encode, read_frame, write_frame
 
@@ -89,7 +90,7 @@ class WarmParent:
             )
         if self._read_line() != b"ready":
             reason = (self.folder / "parent.log").read_text(errors="replace").strip().rsplit("\n", 1)[-1]
-            raise RuntimeError(f"the worker did not start ({reason}); install the environment with `make class`")
+            raise CourseError(f"the worker did not start ({reason}); install the environment with `make class`")
 
     def _environment(self) -> dict[str, str]:
         home = str(self.folder)
