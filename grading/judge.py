@@ -12,7 +12,6 @@ import math
 import os
 import re
 import secrets
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from grading.course import Lab
 from grading.ingest import Submission, rebuild
-from grading.question import Call, Case, Folder, Probe, Question, Read, Wrong, close
+from grading.question import Call, Case, Probe, Question, Read, Wrong, close
 from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
 
 TIMING = re.compile(r"^(\s*)%%?(?:timeit|time|prun|capture)\b(?:[ \t]+-\w+(?:[ \t]+\d+)?)*", re.M)
@@ -181,32 +180,14 @@ def guarded(what: str) -> Iterator[None]:
         raise Fault(f"the check {what} ({type(error).__name__}: {error})") from error
 
 
-@contextmanager
-def real_folders(values: list[Any]) -> Iterator[list[Any]]:
-    """Copies of the values, with every Folder made on the disk and replaced by its path."""
-    with tempfile.TemporaryDirectory(prefix="grading-") as top:
-        made = []
-        for number, value in enumerate(values):
-            if isinstance(value, Folder):
-                made.append(Path(top) / str(number))
-                for name, content in value.files.items():
-                    path = made[-1] / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
-                made[-1].mkdir(exist_ok=True)
-            else:
-                made.append(copy.deepcopy(value))
-        yield made
-
-
 def expected_value(question: Question, case: Case) -> Any:
     """What the trusted reference answers to a case."""
     if not callable(question.expected):
         return question.expected
     args = list(case.args) if isinstance(case, Call) else []
     named = {Call: lambda: case.kwargs, Probe: lambda: case.inputs, Read: dict}[type(case)]()
-    with guarded("fails on its own inputs"), real_folders([*args, *named.values()]) as values:
-        return question.expected(*values[: len(args)], **dict(zip(named, values[len(args) :], strict=True)))
+    with guarded("fails on its own inputs"):
+        return question.expected(*copy.deepcopy(args), **copy.deepcopy(dict(named)))
 
 
 def accepts(question: Question, outcome: Outcome, expected: Any, case: Case) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from grading.course import PARTS_POINTS, Lab, write_whole
 from grading.ingest import rebuild
-from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Judge, Judgement, expected_value
+from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, expected_value
 from grading.question import Question
 from grading.session import WarmParent
 
@@ -120,7 +120,10 @@ def _words(judgement: Judgement) -> str:
 def check_odd_values(question: Question) -> list[str]:
     """A check must survive whatever a student's function returns, because its own faults go to a person."""
     for case in question.cases(np.random.default_rng(0)):
-        expected = expected_value(question, case)
+        try:
+            expected = expected_value(question, case)
+        except Fault as fault:
+            return [f"{question.id}: {fault}"]
         for odd in ODD_VALUES:
             if error := _error_of(question, odd, expected, case):
                 return [f"{question.id}: `accepts` fails when the answer is {odd!r} ({error}); return False there"]

@@ -50,7 +50,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Folder:
-    """An argument that becomes a real temporary folder, handed over as a pathlib.Path."""
+    """An argument that becomes a real temporary folder, which the student's code gets as a pathlib.Path.
+
+    The trusted reference gets the Folder itself and reads its `files`.
+    """
 
     files: Mapping[str, bytes]
 
