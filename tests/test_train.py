@@ -143,7 +143,7 @@ def test_a_finished_run_is_left_as_it_is(prepared):
 
 def test_a_folder_with_another_run_is_refused(prepared):
     folder = run(prepared, prepared[2])
-    with pytest.raises(ValueError, match="train.steps is 12 there and 13 here"):
+    with pytest.raises(ValueError, match=r"train.steps is 12 there and 13 here"):
         run(prepared, folder, steps=13)
 
 
@@ -175,7 +175,8 @@ def test_one_batch_can_be_learned_by_heart(model):
 
 
 def test_the_learning_rate_climbs_and_comes_down(short_run):
-    settings = dataclasses.replace(short_run.train, steps=100, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.1)
+    settings = dataclasses.replace(short_run.train, steps=100, warmup_steps=10, learning_rate=1.0,
+                                   min_learning_rate=0.1)
     rates = [learning_rate(settings, step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
