@@ -3,11 +3,14 @@
 A lab has one name in four places: the instructor's source, the released notebook, the chapter and the checks.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -190,6 +193,18 @@ class Course:
         if len(found) != 1:
             raise CourseError(f"there is no lab {name!r}; choose one of {', '.join(self.lab_names) or 'none yet'}")
         return Lab(found[0], self.root)
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Hold the course's work for one run; two at a time would write the same gradebook."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CourseError("another run is grading this course; wait until it has ended") from error
+        yield
 
 
 def write_whole(path: Path, content: str | bytes) -> bool:

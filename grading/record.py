@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from grading.course import Course, CourseError, Lab, to_json, write_whole
+from grading.course import Course, CourseError, Lab, alone, to_json, write_whole
 from grading.feedback import feedback_page
 from grading.gradebook import marks_by_hand, take_in, write_grades
 from grading.ingest import Submission, ingest
@@ -130,21 +130,22 @@ def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path
 def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str], None] = print) -> Graded:
     """Judge every submission in the folder that has no result yet, then bring all records up to date."""
     labs, refused = by_lab(course, folder)
-    graded, n_judged, unproven = [], 0, []
-    for name, handed_in in sorted(labs.items()):
-        lab = course.lab(name)
-        if fault := first_fault(lab, course.work, parent, tell):
-            unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
-            continue
-        results, n_new = grade_lab(course, lab, handed_in, parent, tell)
-        if n_taken := take_in(course, name, results):
-            tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
-        graded += results.values()
-        n_judged += n_new
-    if not graded:
-        raise CourseError("; ".join(unproven))
-    grades = write_grades(course, graded)
-    return Graded(graded, n_judged, refused, unproven, grades, write_pages(course, graded))
+    with alone(course.work):
+        graded, n_judged, unproven = [], 0, []
+        for name, handed_in in sorted(labs.items()):
+            lab = course.lab(name)
+            if fault := first_fault(lab, course.work, parent, tell):
+                unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
+                continue
+            results, n_new = grade_lab(course, lab, handed_in, parent, tell)
+            if n_taken := take_in(course, name, results):
+                tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
+            graded += results.values()
+            n_judged += n_new
+        if not graded:
+            raise CourseError("; ".join(unproven))
+        grades = write_grades(course, graded)
+        return Graded(graded, n_judged, refused, unproven, grades, write_pages(course, graded))
 
 
 def write_pages(course: Course, results: list[dict]) -> Path:

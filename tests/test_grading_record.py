@@ -16,7 +16,7 @@ from nbgrader.api import Gradebook
 from test_grading_tiny import LAB, cell, tiny_course
 
 from grading.cli import main
-from grading.course import CourseError, write_whole
+from grading.course import CourseError, alone, write_whole
 from grading.demonstration import STUDENTS, build_class, hand_in
 from grading.gradebook import marks_by_hand, quiet_nbgrader, release_labs, settings
 from grading.judge import Judge
@@ -172,6 +172,13 @@ def test_a_run_that_is_killed_leaves_whole_results_and_goes_on(course, monkeypat
     left = list((course.work / "results").rglob("*.*"))
     assert [path.name for path in left] == ["result.json"]
     monkeypatch.undo()
+    assert grade(course, folder, parent, silent).n_judged == 1
+
+
+def test_two_runs_at_a_time_are_refused_with_a_sentence(course, parent):
+    folder = hand(course, "ada")
+    with alone(course.work), pytest.raises(CourseError, match="another run is grading"):
+        grade(course, folder, parent, silent)
     assert grade(course, folder, parent, silent).n_judged == 1
 
 
