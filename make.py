@@ -11,18 +11,21 @@
 
   SERVE=0  class: do not serve at the end       SITE_PORT=8000, LAB_PORT=8888  where to serve
 
-It needs nothing but Python 3.11: the first call makes .venv from requirements.txt, later calls use it.
+It needs nothing but Python 3.11: the first call makes .venv from requirements.txt, later calls use it. In the conda
+environment of environment.yml it uses that one and makes none.
 """
 
 import functools
 import hashlib
 import http.server
+import importlib.util
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import venv
 from collections.abc import Callable
@@ -30,13 +33,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+IN_CONDA = os.environ.get("CONDA_PREFIX") == sys.prefix and importlib.util.find_spec("minigpt") is not None
+BIN = Path(sysconfig.get_path("scripts")) if IN_CONDA else VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = Path(sys.executable) if IN_CONDA else BIN / "python"
 SITE = HERE / "book" / "_build" / "html"
 MADE = ("book/_build", "runs", "grading/_work")
 
 
 def environment() -> None:
     """Make .venv from requirements.txt, unless it is there and the pins have not changed."""
+    if IN_CONDA:
+        return
     pins = b"".join((HERE / name).read_bytes() for name in ("requirements.txt", "pyproject.toml"))
     stamp, wanted = VENV / "seed-class.txt", hashlib.sha256(pins).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
@@ -154,14 +161,15 @@ def free_port(name: str, default: str) -> int:
 
 def run(program: str, *arguments: str) -> None:
     """Run one of the environment's programs; stop if it fails."""
-    done = subprocess.run([BIN / program, *arguments], cwd=HERE, env=inside())
+    path = PYTHON if program == "python" else BIN / program
+    done = subprocess.run([path, *arguments], cwd=HERE, env=inside())
     if done.returncode:
         sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
 
 
 def inside() -> dict[str, str]:
     """This process's variables, with the environment's programs found first."""
-    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}", "VIRTUAL_ENV": str(VENV)}
+    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def option(name: str, default: str) -> str:

@@ -94,6 +94,12 @@ def test_an_environment_that_is_up_to_date_is_left_alone(make, monkeypatch, tmp_
     assert len(installed) == 4
 
 
+def test_in_the_conda_environment_no_second_one_is_made(make, monkeypatch):
+    monkeypatch.setattr(make, "IN_CONDA", True)
+    monkeypatch.setattr(make.venv, "create", lambda *arguments, **options: pytest.fail("made another environment"))
+    make.environment()
+
+
 def test_clean_removes_what_was_made_and_nothing_else(make, monkeypatch, tmp_path):
     for name in ("runs/journey", "book/_build/html", "grading/_work", ".venv/bin", "notebooks"):
         (tmp_path / name).mkdir(parents=True)
