@@ -117,7 +117,7 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> int:
     print()
     rows = []
     for r in sorted(graded.results, key=lambda r: (r["lab"], r["student"])):
-        first, *more = textwrap.wrap(remarks(r), 64) or [""]
+        first, *more = textwrap.wrap(remarks(r), 64, break_on_hyphens=False) or [""]
         rows.append((r["student"], r["lab"], f"{r['points']:g}", f"{r['max_points']:g}", waiting(r), first))
         rows += [("", "", "", "", "", line) for line in more]
     print_table(("student", "lab", "points", "of", "by hand", "recognized"), rows)
