@@ -102,7 +102,7 @@ def lab() -> None:
     port = free_port("LAB_PORT", "8888")
     token = secrets.token_hex(16)
     print(f"JupyterLab: http://127.0.0.1:{port}/lab?token={token}   (Ctrl-C stops it)", flush=True)
-    start_lab(port, token).wait()
+    finish(start_lab(port, token))
 
 
 def clean() -> None:
@@ -121,10 +121,16 @@ def serve_all() -> None:
     print(f"\nsite:       http://127.0.0.1:{site_port}/\n"
           f"JupyterLab: http://127.0.0.1:{lab_port}/lab?token={token}\n(Ctrl-C stops both)", flush=True)
     try:
-        jupyter.wait()
+        finish(jupyter)
     finally:
         jupyter.terminate()
         server.shutdown()
+
+
+def finish(jupyter: subprocess.Popen) -> None:
+    """Wait until JupyterLab ends; stop with a sentence if it ended by a fault."""
+    if status := jupyter.wait():
+        stop(f"JupyterLab ended with status {status}; its last lines above say why")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -135,7 +141,8 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def start_lab(port: int, token: str) -> subprocess.Popen:
-    return subprocess.Popen([BIN / "jupyter", "lab", "--no-browser", "--ServerApp.ip=127.0.0.1",
+    as_root = ["--ServerApp.allow_root=True"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    return subprocess.Popen([BIN / "jupyter", "lab", "--no-browser", *as_root, "--ServerApp.ip=127.0.0.1",
                              f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--log-level=ERROR",
                              f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={HERE}"],
                             cwd=HERE, env=inside())

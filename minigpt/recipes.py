@@ -12,7 +12,7 @@ def journey() -> RunConfig:
         model=ModelConfig(vocab_size=512, n_layers=3, d_model=128, n_heads=4, n_kv_heads=4, d_ff=344,
                           max_seq_len=128),
         data=DataConfig(source="stdlib"),
-        train=TrainConfig(steps=1000, batch_size=16, learning_rate=6e-3, min_learning_rate=6e-4, warmup_steps=30),
+        train=TrainConfig(steps=800, batch_size=16, learning_rate=6e-3, min_learning_rate=6e-4, warmup_steps=30),
     )
 
 

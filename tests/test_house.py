@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_nothing_else_lies_at_the_top():
 
 
 def test_the_code_is_clean():
-    subprocess.run(["ruff", "check", "--quiet", "."], cwd=HERE, check=True)
+    subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=HERE, check=True)
 
 
 @pytest.mark.parametrize("lab", sorted((HERE / "solutions").glob("lab*")), ids=lambda path: path.name)
