@@ -1,10 +1,12 @@
 """A checkpoint is a folder: config.json, model.safetensors and tokenizer.json."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from minigpt.config import RunConfig
@@ -23,9 +25,9 @@ def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer
     partial.mkdir(parents=True)
     (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
     tokenizer.save(partial / "tokenizer.json")
-    write_weights(partial / "model.safetensors", untied(config, weights))
+    write_weights(partial / "model.safetensors", untied(config, weights), tokenizer)
     if optimizer is not None:
-        write_weights(partial / "optimizer.safetensors", optimizer)
+        write_weights(partial / "optimizer.safetensors", optimizer, tokenizer)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -34,16 +36,13 @@ def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer
 def load(folder: Path) -> tuple[GPT, Tokenizer, RunConfig]:
     """The model, its tokenizer and the run that made it.
 
-    Raises  ValueError if a file is missing or cut short, or if the weights are not those of the config.
+    Raises  ValueError if a file is missing or cut short, if the weights are not those of the config, or if they
+            were trained with another tokenizer.
     """
     folder = Path(folder)
     config = RunConfig.read(folder / "config.json")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    if tokenizer.vocab_size > config.model.vocab_size:
-        raise ValueError(
-            f"{folder} has a tokenizer of {tokenizer.vocab_size} tokens but a model of {config.model.vocab_size}; "
-            "they are not of one run"
-        )
+    check_tokenizer(folder / "model.safetensors", tokenizer)
     model = GPT(config.model)
     load_weights(model, folder / "model.safetensors")
     return model.eval(), tokenizer, config
@@ -63,17 +62,31 @@ def load_weights(model: GPT, path: Path) -> None:
     model.load_state_dict(found, strict=False)
 
 
-def write_weights(path: Path, weights: Weights) -> None:
-    """Tensors by name into a file, written aside and renamed."""
+def check_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Raises ValueError, naming both, if the weights in the file were trained with another tokenizer."""
+    trained_with = _read(path, lambda file: file.metadata() or {}).get("tokenizer", "none")
+    if trained_with != tokenizer.fingerprint:
+        raise ValueError(f"{path} was trained with tokenizer {trained_with} but the one beside it is "
+                         f"{tokenizer.fingerprint}; put back the tokenizer.json of the run")
+
+
+def write_weights(path: Path, weights: Weights, tokenizer: Tokenizer) -> None:
+    """Tensors by name and the tokenizer's fingerprint into a file, written aside and renamed."""
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial)
+    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial,
+              metadata={"tokenizer": tokenizer.fingerprint})
     partial.replace(path)
 
 
 def read_weights(path: Path) -> Weights:
     """Tensors by name. Raises ValueError if the file is missing or cut short."""
+    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def _read(path: Path, take: Callable[[Any], Any]) -> Any:
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return take(file)
     except FileNotFoundError:
         raise ValueError(f"there are no weights at {path}; the run has not finished or the folder is wrong") from None
     except SafetensorError as fault:

@@ -80,7 +80,7 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
             if stopping and not last:
                 fabric.barrier()
                 raise SystemExit(f"stopped after step {step + 1} with a checkpoint; the same command goes on from it")
-    finish(fabric, config, model, folder)
+    finish(fabric, config, model, tokenizer, folder)
     return folder
 
 
@@ -127,7 +127,8 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
 
 def make_fabric(settings: TrainConfig) -> Fabric:
     """One process by itself, or one of several that `torchrun` or Slurm started: then the model is sharded."""
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for library in ("lightning.fabric", "lightning.pytorch"):  # the second speaks for the first
+        logging.getLogger(library).setLevel(logging.WARNING)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % (processes * settings.accumulate):
         raise ValueError(f"batch_size {settings.batch_size} cannot be shared by {processes} processes in "
@@ -207,11 +208,11 @@ def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optim
     return int(found[-1].name.removeprefix("step-"))
 
 
-def finish(fabric: Fabric, config: RunConfig, model: nn.Module, folder: Path) -> None:
+def finish(fabric: Fabric, config: RunConfig, model: nn.Module, tokenizer: Tokenizer, folder: Path) -> None:
     """Write model.safetensors: its presence is what says that a run is finished."""
     weights = get_model_state_dict(model.module, options=WHOLE)
     if fabric.global_rank == 0:
-        checkpoint.write_weights(folder / "model.safetensors", checkpoint.untied(config, weights))
+        checkpoint.write_weights(folder / "model.safetensors", checkpoint.untied(config, weights), tokenizer)
     fabric.barrier()
 
 

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from minigpt import checkpoint
 from minigpt.model import GPT
+from minigpt.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -48,11 +49,18 @@ def test_a_missing_file_is_named(saved, file):
     (lambda w: w.pop("norm.weight"), "lacks tensor norm.weight"),
     (lambda w: w.update(extra=torch.ones(1)), "has an extra tensor extra"),
     (lambda w: w.update({"norm.weight": torch.ones(3)}), r"norm.weight in .* has shape \(3,\)")])
-def test_weights_that_do_not_fit_are_named(saved, change, sentence):
+def test_weights_that_do_not_fit_are_named(saved, prepared, change, sentence):
     weights = load_file(saved / "model.safetensors")
     change(weights)
-    save_file(weights, saved / "model.safetensors")
+    save_file(weights, saved / "model.safetensors", {"tokenizer": prepared[1].fingerprint})
     with pytest.raises(ValueError, match=sentence):
+        checkpoint.load(saved)
+
+
+def test_a_tokenizer_that_the_weights_were_not_trained_with_is_refused_and_both_are_named(saved, prepared):
+    other = Tokenizer.train(["a different text, " * 50], 265)
+    other.save(saved / "tokenizer.json")
+    with pytest.raises(ValueError, match=f"{prepared[1].fingerprint}.*{other.fingerprint}"):
         checkpoint.load(saved)
 
 
