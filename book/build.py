@@ -209,6 +209,10 @@ def main() -> int:
     except BuildError as error:
         print(f"No book: {error}.", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"No book: {error.filename or BUILD}: {error.strerror or error}; "
+              "free some space or make the folder writable, and build again.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("No new book: the build was interrupted; run it again to go on.", file=sys.stderr)
         return 130

@@ -24,8 +24,12 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
     try:
         sys.exit(options.run(course, options))
     except CourseError as error:
-        print(f"grading: {error}", file=sys.stderr)
-        sys.exit(1)
+        sentence = str(error)
+    except OSError as error:
+        sentence = (f"{error.filename or course.work}: {error.strerror or error}; "
+                    "free some space or make the folder writable, then call the same command again")
+    print(f"grading: {sentence}", file=sys.stderr)
+    sys.exit(1)
 
 
 def parser() -> argparse.ArgumentParser:

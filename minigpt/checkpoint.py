@@ -71,10 +71,16 @@ def check_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
 
 
 def write_weights(path: Path, weights: Weights, tokenizer: Tokenizer) -> None:
-    """Tensors by name and the tokenizer's fingerprint into a file, written aside and renamed."""
+    """Tensors by name and the tokenizer's fingerprint into a file, written aside and renamed.
+
+    Raises  OSError if the disk takes no more; what was there before is untouched.
+    """
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial,
-              metadata={"tokenizer": tokenizer.fingerprint})
+    whole = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+    try:
+        save_file(whole, partial, metadata={"tokenizer": tokenizer.fingerprint})
+    except SafetensorError as fault:
+        raise OSError(None, f"the weights could not be written ({fault})", str(path)) from None
     partial.replace(path)
 
 

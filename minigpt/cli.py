@@ -142,5 +142,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     try:
         WORDS[word](arguments)
-    except (ValueError, OSError) as fault:
+    except ValueError as fault:
         sys.exit(f"minigpt: {fault}")
+    except OSError as fault:
+        sys.exit(f"minigpt: {fault.filename or 'the disk'}: {fault.strerror or fault}; "
+                 "free some space or name another folder, then call the same command again")

@@ -56,7 +56,8 @@ def test_recipes_are_listed_with_their_sizes(monkeypatch, capsys):
 
 def test_a_full_disk_is_one_sentence(monkeypatch, capsys, texts):
     status, _ = call(monkeypatch, capsys, "train", "journey", "--data.source", texts, "--folder", "/proc/nothing")
-    assert status.startswith("minigpt: ") and "\n" not in status
+    assert status.startswith("minigpt: /proc/nothing: No such file") and "name another folder" in status
+    assert "\n" not in status
 
 
 def test_the_command_is_installed():

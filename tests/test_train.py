@@ -9,6 +9,8 @@ import time
 import pytest
 import torch
 from conftest import LLAMA, NEOX
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from minigpt import checkpoint
 from minigpt.corpus import Shards
@@ -158,6 +160,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(prepa
     with pytest.raises(ValueError, match="the loss is nan at step 7"):
         run(prepared, tmp_path / "nan")
     assert [path.name for path in checkpoint.finished(tmp_path / "nan" / "checkpoints")] == ["step-000004"]
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(prepared, tmp_path, monkeypatch):
+    def full(weights, path, metadata):
+        full.calls += 1
+        if full.calls > 2:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        return save_file(weights, path, metadata)
+
+    full.calls = 0
+    monkeypatch.setattr("minigpt.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        run(prepared, tmp_path / "full")
+    assert [path.name for path in checkpoint.finished(tmp_path / "full" / "checkpoints")] == ["step-000004"]
+    monkeypatch.undo()
+    assert curve(run(prepared, tmp_path / "full")) == curve(run(prepared, tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("model", [LLAMA, NEOX], ids=["llama", "neox"])

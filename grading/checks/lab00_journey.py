@@ -476,8 +476,8 @@ YEARS = Question(
 
 BREAKS = Question(
     id="breaks", title="What breaks?", points=10, part="core", teaches="journey-artifacts", written=True,
-    rubric="Two points for each person who is right: Ann, too good and unnoticed; Ben, nonsense and unnoticed by the "
-           "program unless fingerprints are compared; Cem, 900 steps lost, noticed; Dee, cannot be loaded, noticed. "
+    rubric="Two points for each person who is right: Ann, too good and unnoticed; Ben, nonsense and unnoticed by his "
+           "program; Cem, 900 steps lost, noticed; Dee, cannot be loaded, noticed. "
            "Two more points if effect and notice are kept apart throughout.",
     hints=('The table of artifacts, and the paragraphs that begin with "What breaks".',
            "For each person ask two things: is the result wrong, and does anything say so?",
