@@ -266,6 +266,15 @@ GRADIENT = Question(
             gradient_with("(a - y) * (1 - a**2) / len(y)"),
             "Your gradient is half as long as it should be: the slope of a square brings a factor of 2.",
         ),
+        Wrong(
+            "mean-for-the-bias-only",
+            """def gradient(X, y, w, b):
+    a = np.tanh(X @ w + b)
+    dz = 2 * (a - y) * (1 - a**2)
+    return dz @ X, np.mean(dz)""",
+            "You take the mean for the bias, but by the weights you add up over the rows: "
+            "divide that sum by the number of rows, too.",
+        ),
     ),
     right=(
         Right(
