@@ -1,5 +1,6 @@
-"""A checkpoint is a folder: config.json, model.safetensors and tokenizer.json."""
+"""A checkpoint is a folder: config.json, model.safetensors and tokenizer.json; ours or Hugging Face's."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minigpt.config import RunConfig
+from minigpt import huggingface
+from minigpt.config import ModelConfig, RunConfig
 from minigpt.model import GPT
-from minigpt.tokenizer import Tokenizer
+from minigpt.tokenizer import END_OF_TEXT, Tokenizer
 
 Weights = dict[str, Tensor]
 
@@ -25,7 +27,7 @@ def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer
     partial.mkdir(parents=True)
     (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
     tokenizer.save(partial / "tokenizer.json")
-    write_weights(partial / "model.safetensors", untied(config, weights), tokenizer)
+    write_weights(partial / "model.safetensors", untied(config.model, weights), tokenizer)
     if optimizer is not None:
         write_weights(partial / "optimizer.safetensors", optimizer, tokenizer)
     shutil.rmtree(folder, ignore_errors=True)
@@ -44,14 +46,58 @@ def load(folder: Path) -> tuple[GPT, Tokenizer, RunConfig]:
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     check_tokenizer(folder / "model.safetensors", tokenizer)
     model = GPT(config.model)
-    load_weights(model, folder / "model.safetensors")
+    load_weights(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
     return model.eval(), tokenizer, config
 
 
-def load_weights(model: GPT, path: Path) -> None:
-    """Put the weights of a file into the model. Raises ValueError, naming the tensor that does not fit."""
-    found = read_weights(path)
-    wanted = untied(model, model.state_dict())
+def export(folder: Path, target: Path) -> Path:
+    """A checkpoint of ours as a folder that `transformers` opens with AutoModelForCausalLM and AutoTokenizer.
+
+    Raises  ValueError if the model belongs to neither GPT-NeoX nor LLaMA, or if `target` is not empty.
+    """
+    model, tokenizer, config = load(folder)
+    target = Path(target)
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f"{target} is not empty; name a new folder")
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    theirs = huggingface.to_weights(config.model, untied(config.model, model.state_dict()))
+    files = {"config.json": huggingface.to_config(config.model, tokenizer.end_of_text),
+             "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT,
+                                       "bos_token": END_OF_TEXT, "clean_up_tokenization_spaces": False,
+                                       "model_max_length": config.model.max_seq_len}}
+    for name, content in files.items():
+        (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(partial / "tokenizer.json")
+    write_weights(partial / "model.safetensors", theirs, tokenizer)
+    if target.exists():
+        target.rmdir()
+    partial.rename(target)
+    return target
+
+
+def load_huggingface(folder: Path) -> GPT:
+    """The model in a folder that `transformers` wrote, if it is a GPT-NeoX or a LLaMA.
+
+    Raises  ValueError if it is of another family, or if files are missing or damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"there is no config at {folder / 'config.json'}; give the folder of a model")
+    config = huggingface.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"there are no weights in {folder}; it needs files that end in .safetensors")
+    theirs = {name: tensor for file in files for name, tensor in read_weights(file).items()}
+    model = GPT(config)
+    load_weights(model, huggingface.from_weights(config, theirs), folder)
+    return model.eval()
+
+
+def load_weights(model: GPT, found: Weights, path: Path) -> None:
+    """Put weights into the model. Raises ValueError, naming the tensor of `path` that does not fit."""
+    wanted = untied(model.config, model.state_dict())
     for name in [*wanted, *found]:
         if name not in found or name not in wanted:
             raise ValueError(f"{path} {'lacks' if name in wanted else 'has an extra'} tensor {name}; "
@@ -78,7 +124,7 @@ def write_weights(path: Path, weights: Weights, tokenizer: Tokenizer) -> None:
     partial = path.with_name(path.name + ".partial")
     whole = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
     try:
-        save_file(whole, partial, metadata={"tokenizer": tokenizer.fingerprint})
+        save_file(whole, partial, metadata={"format": "pt", "tokenizer": tokenizer.fingerprint})
     except SafetensorError as fault:
         raise OSError(None, f"the weights could not be written ({fault})", str(path)) from None
     partial.replace(path)
@@ -99,10 +145,9 @@ def _read(path: Path, take: Callable[[Any], Any]) -> Any:
         raise ValueError(f"{path} is damaged ({fault}); restore it, or resume from an older checkpoint") from None
 
 
-def untied(owner: RunConfig | GPT, weights: Weights) -> Weights:
+def untied(config: ModelConfig, weights: Weights) -> Weights:
     """The weights without the output layer's second name for the embedding, where the two are one."""
-    model = owner.model if isinstance(owner, RunConfig) else owner.config
-    return {name: tensor for name, tensor in weights.items() if not (model.tied and name == "head.weight")}
+    return {name: tensor for name, tensor in weights.items() if not (config.tied and name == "head.weight")}
 
 
 def finished(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ USAGE = """usage: minigpt WORD ...
   minigpt generate FOLDER --prompt "def "         let a trained model write
   minigpt evaluate FOLDER                         score a trained model: scores.json
   minigpt report FOLDER                           draw the report card: report.md, report.json
+  minigpt export FOLDER TARGET                    write a trained model as Hugging Face's transformers reads it
   minigpt recipes                                 the recipes and their sizes
 
 `minigpt WORD --help` lists the settings of a word."""
@@ -120,6 +121,21 @@ def report(arguments: list[str]) -> None:
     tyro.cli(settings, args=arguments, prog="minigpt report")
 
 
+def export(arguments: list[str]) -> None:
+    def settings(folder: tyro.conf.Positional[Path], target: tyro.conf.Positional[Path]) -> None:
+        """Write a trained model as a folder that transformers, and what builds on it, can open.
+
+        Args:
+            folder: a finished run or a checkpoint.
+            target: a new folder.
+        """
+        from minigpt import checkpoint
+
+        print(checkpoint.export(folder, target))
+
+    tyro.cli(settings, args=arguments, prog="minigpt export")
+
+
 def recipes(arguments: list[str]) -> None:
     from minigpt.recipes import RECIPES
 
@@ -129,7 +145,7 @@ def recipes(arguments: list[str]) -> None:
               f"{config.tokens_per_step:>9,} tokens   {recipe.__doc__.splitlines()[0]}")
 
 
-WORDS = {word.__name__: word for word in (journey, train, generate, evaluate, report, recipes)}
+WORDS = {word.__name__: word for word in (journey, train, generate, evaluate, report, export, recipes)}
 
 
 def main() -> None:

@@ -212,7 +212,7 @@ def finish(fabric: Fabric, config: RunConfig, model: nn.Module, tokenizer: Token
     """Write model.safetensors: its presence is what says that a run is finished."""
     weights = get_model_state_dict(model.module, options=WHOLE)
     if fabric.global_rank == 0:
-        checkpoint.write_weights(folder / "model.safetensors", checkpoint.untied(config, weights), tokenizer)
+        checkpoint.write_weights(folder / "model.safetensors", checkpoint.untied(config.model, weights), tokenizer)
     fabric.barrier()
 
 

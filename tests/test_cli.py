@@ -27,6 +27,8 @@ def test_train_evaluate_report_and_generate_work_in_a_row(monkeypatch, capsys, t
     assert "report.md" in call(monkeypatch, capsys, "report", folder)[1]
     status, printed = call(monkeypatch, capsys, "generate", folder, "--prompt", "the cat", "--max-new-tokens", "5")
     assert status == 0 and printed.startswith("the cat")
+    assert call(monkeypatch, capsys, "export", folder, tmp_path / "theirs")[0] == 0
+    assert (tmp_path / "theirs" / "tokenizer_config.json").exists()
 
 
 def test_a_misspelt_setting_names_its_neighbors(monkeypatch, capsys):

@@ -11,7 +11,7 @@ HERE = Path(__file__).parents[1]
 
 STOREYS = [
     {"config"},
-    {"tokenizer", "model", "recipes", "autograd"},
+    {"tokenizer", "model", "recipes", "autograd", "huggingface"},
     {"corpus", "checkpoint", "generate"},
     {"evaluate"},
     {"train"},
