@@ -8,14 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from minigpt import huggingface
 from minigpt.config import ModelConfig, RunConfig
+from minigpt.huggingface import Weights
 from minigpt.model import GPT
 from minigpt.tokenizer import END_OF_TEXT, Tokenizer
-
-Weights = dict[str, Tensor]
 
 
 def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer,

@@ -9,6 +9,7 @@ from typing import Any
 
 from minigpt.config import RunConfig
 from minigpt.corpus import prepare
+from minigpt.disk import write_text
 from minigpt.evaluate import evaluate_run, write_report
 from minigpt.train import train
 
@@ -41,7 +42,7 @@ def forget_other_code(folder: Path) -> None:
             raise ValueError(f"{folder} holds other files and no run; choose an empty or a new folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps({"minigpt": code}) + "\n", encoding="utf-8")
+    write_text(stamp, json.dumps({"minigpt": code}) + "\n")
 
 
 def code_fingerprint() -> str:

@@ -8,6 +8,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from minigpt.disk import write_text
+
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -69,10 +71,7 @@ class Tokenizer:
         return np.array(lengths)
 
     def save(self, path: Path) -> None:
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.engine.to_str(), encoding="utf-8")
-        partial.replace(path)
+        write_text(path, self.engine.to_str())
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from minigpt import checkpoint
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus import Shards
+from minigpt.disk import write_text
 from minigpt.evaluate.log import Log
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.model import GPT
@@ -225,9 +226,7 @@ def claim(folder: Path, config: RunConfig) -> None:
                              "choose another folder or remove that one")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("config.json.partial")
-    partial.write_text(config.to_json(), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, config.to_json())
 
 
 def agree(fabric: Fabric, flag: bool) -> bool:

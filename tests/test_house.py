@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 
 STOREYS = [
-    {"config"},
+    {"config", "disk"},
     {"tokenizer", "model", "recipes", "autograd", "huggingface"},
     {"corpus", "checkpoint", "generate"},
     {"evaluate"},

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minigpt.config import RunConfig
+from minigpt.disk import write_text
 from minigpt.evaluate.log import read_log
 
 
@@ -28,9 +29,9 @@ def write_report(folder: Path) -> dict[str, Any]:
     card = facts(config, log) | scores
     draw(folder / "loss.png", lambda axes: draw_loss(axes, log, config))
     draw(folder / "ladder.png", lambda axes: draw_ladder(axes, scores["bits_per_byte"]))
-    _write(folder / "report.md", markdown(card))
-    _write(folder / "report.json", json.dumps(card | {"config": json.loads(config.to_json())}, indent=2,
-                                              ensure_ascii=False) + "\n")
+    write_text(folder / "report.md", markdown(card))
+    everything = card | {"config": json.loads(config.to_json())}
+    write_text(folder / "report.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
     return card
 
 
@@ -138,8 +139,3 @@ def draw_ladder(axes: Axes, ladder: dict[str, float]) -> None:
     axes.set_xlabel("bits per byte of validation text (lower is better)")
     axes.margins(x=0.12)
 
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

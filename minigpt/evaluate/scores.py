@@ -8,6 +8,7 @@ import torch
 
 from minigpt import checkpoint
 from minigpt.corpus import Shards
+from minigpt.disk import write_text
 from minigpt.evaluate.ladder import ladder
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.evaluate.parsing import parse_rate
@@ -38,7 +39,5 @@ def evaluate_run(folder: Path) -> dict[str, Any]:
         "parse_rate": {"before": rate_before, "after": rate, "samples": SAMPLES},
         "samples": {"before": before[:3], "after": after[:6]},
     }
-    partial = folder / "scores.json.partial"
-    partial.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / "scores.json")
+    write_text(folder / "scores.json", json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
     return scores
