@@ -6,6 +6,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from grading import sandbox
 from grading.course import Course, CourseError
 from grading.demonstration import build_class
 from grading.gradebook import release_labs
@@ -14,7 +15,8 @@ from grading.preflight import Report, preflight
 from grading.record import Graded, grade
 from grading.session import WarmParent
 
-TRUST = "The students' code runs in a process of its own but not yet in a sandbox: grade only submissions you trust."
+SANDBOXED = "The students' code runs in a sandbox: no network, no files but Python's, minigpt's and its own."
+EXPOSED = "No sandbox, as you asked: the students' code can read and change whatever your account can."
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
@@ -43,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=run_labs)
     one = commands.add_parser("grade", help="grade a folder of STUDENT/LAB/LAB.ipynb")
     one.add_argument("folder", type=Path)
+    one.add_argument("--host-exposed", action="store_true", help="grade even where there is no sandbox: the "
+                     "students' code can then read and change whatever your account can")
     one.set_defaults(run=run_grade)
     one = commands.add_parser("demo", help="build the demonstration class and grade it")
     one.set_defaults(run=run_demo)
@@ -54,7 +58,7 @@ def run_preflight(course: Course, options: argparse.Namespace) -> int:
     if not names:
         raise CourseError("there is no lab in solutions/ yet; write one first")
     started = time.monotonic()
-    with WarmParent() as parent:
+    with course_parent() as parent:
         reports = [preflight(course.lab(name), parent, progress) for name in names]
     for report in reports:
         show_report(report)
@@ -62,6 +66,25 @@ def run_preflight(course: Course, options: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     print(f"preflight: {len(reports)} labs, {n_tried} answers tried, {n_faults} faults, {seconds:.1f} s")
     return 1 if n_faults else 0
+
+
+def course_parent() -> WarmParent:
+    """A warm parent for the course's own code, which needs no sandbox but is run in one where there is one."""
+    if fault := sandbox.fault():
+        progress(f"No sandbox, because {fault}; what runs now is the course's own code.")
+    return WarmParent(exposed=bool(fault))
+
+
+def strangers_parent(host_exposed: bool) -> WarmParent:
+    """A warm parent for code that anybody may have written."""
+    fault = sandbox.fault()
+    if fault and not host_exposed:
+        raise CourseError(
+            f"students' code needs a sandbox, and {fault}; install bubblewrap on Linux, or add --host-exposed "
+            "if you trust every submission with all that your account can read and change"
+        )
+    progress(EXPOSED if fault else SANDBOXED)
+    return WarmParent(exposed=bool(fault))
 
 
 def progress(line: str) -> None:
@@ -97,8 +120,7 @@ def run_labs(course: Course, options: argparse.Namespace) -> int:
 
 def run_grade(course: Course, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    progress(TRUST)
-    with WarmParent() as parent:
+    with strangers_parent(options.host_exposed) as parent:
         graded = grade(course, options.folder.resolve(), parent, progress)
     return show_graded(course, graded, time.monotonic() - started)
 
@@ -111,7 +133,7 @@ def run_demo(course: Course, options: argparse.Namespace) -> int:
     folder = build_class(course, labs, progress)
     progress("Grading")
     started = time.monotonic()
-    with WarmParent() as parent:
+    with course_parent() as parent:
         graded = grade(course, folder, parent, progress)
     return show_graded(course, graded, time.monotonic() - started)
 

@@ -75,7 +75,7 @@ class Judge:
     def __init__(self, lab: Lab, parent: WarmParent, secret: bytes):
         self.lab, self.parent, self.secret = lab, parent, secret
         solution = rebuild(lab, "solution", lab.solution)
-        self.understudy = Session(parent, [Step(*step) for step in solution.steps], total_seconds=math.inf)
+        self.understudy = Session(parent.aside, [Step(*step) for step in solution.steps], total_seconds=math.inf)
 
     def __enter__(self) -> "Judge":
         self.understudy.__enter__()

@@ -4,20 +4,21 @@ What the student's code does to its process (an endless loop, a crash) costs the
 happens: the process is killed, and a new one runs the notebook without that cell.
 """
 
-import contextlib
 import os
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from grading import sandbox
 from grading.course import CourseError
 from grading.question import Call, Case, Folder, Probe
 from grading.wire import LARGEST, WireError, decode, encode, read_frame, write_frame
@@ -30,8 +31,11 @@ class Limits:
     cell_seconds: float = 20
     total_seconds: float = 240
     grace_seconds: float = 2  # between the alarm inside and the kill from outside
-    memory_bytes: int = 4 * 2**30
+    memory_bytes: int = 4 * 2**30  # of one process
+    sandbox_bytes: int = 6 * 2**30  # of all processes in the sandbox
     file_bytes: int = 256 * 2**20
+    n_open_files: int = 256
+    n_processes: int = 256
     output_characters: int = 4000
 
 
@@ -52,6 +56,10 @@ class Failure:
 
 
 Outcome = Value | Failure
+START_SECONDS = 120  # for the heavy imports, on a busy machine
+ORDER_SECONDS = 10  # for a fork, or for the end of a worker
+LOOK_SECONDS = 0.25  # between two looks at the memory of the sandbox
+
 OVERTIME = Failure("OutOfTime")
 ENDED = Failure("Ended")  # the process ended: exit, crash, out of memory
 
@@ -65,81 +73,149 @@ class Lost(Exception):
 
 
 class WarmParent:
-    """The warm parent of all workers: a context in which workers can be started quickly."""
+    """The warm parent of all workers: a context in which workers can be started quickly.
 
-    def __init__(self, limits: Limits | None = None):
-        self.limits = limits or Limits()
+    It runs in the sandbox and has one worker at a time, because whatever ends a submission ends all that it left
+    behind. Only with `exposed` is it a plain process, which sees and can change what its user can.
+    """
+
+    def __init__(self, limits: Limits | None = None, exposed: bool = False):
+        self.limits, self.exposed = limits or Limits(), exposed
         self.folder: Path | None = None
 
     def __enter__(self) -> "WarmParent":
         return self
 
+    @cached_property
+    def aside(self) -> "WarmParent":
+        """A second warm parent for the judge's own answers, which no student's code may come near."""
+        return WarmParent(self.limits, self.exposed)
+
     def _start(self) -> None:
         """Start the process; it is needed only when there is something to run."""
+        if not self.exposed and (fault := sandbox.fault()):
+            raise CourseError(f"there is no sandbox, because {fault}; install bubblewrap")
         self.folder = Path(tempfile.mkdtemp(prefix="grading-"))
         self.control, theirs = socket.socketpair()
+        self.control.settimeout(START_SECONDS)
+        place = "exposed" if self.exposed else "sandbox"
+        inner = [sys.executable, "-I", "-m", "grading.worker", str(theirs.fileno()), place]
         with theirs, (self.folder / "parent.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "grading.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        if self._read_line() != b"ready":
+            if self.exposed:
+                self.process = self._plain_process(inner, theirs.fileno(), log.fileno())
+            else:
+                environment = self._environment(sandbox.DISK)
+                self.process = sandbox.start(inner, [theirs.fileno()], environment, log.fileno())
+        try:
+            self._read_line()
+        except OSError:
             reason = (self.folder / "parent.log").read_text(errors="replace").strip().rsplit("\n", 1)[-1]
-            raise CourseError(f"the worker did not start ({reason}); install the environment with `make class`")
+            self.close()
+            raise CourseError(
+                f"the worker did not start ({reason}); install the environment with `make class`"
+            ) from None
+        self.control.settimeout(ORDER_SECONDS)
 
-    def _environment(self) -> dict[str, str]:
-        home = str(self.folder)
-        quiet = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    def _plain_process(self, inner: list[str], control: int, log: int) -> subprocess.Popen:
+        return subprocess.Popen(
+            inner,
+            pass_fds=[control],
+            cwd=self.folder,
+            env=self._environment(str(self.folder)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+
+    def _environment(self, home: str) -> dict[str, str]:
+        quiet = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "USER": "nobody"}
         places = {"HOME": home, "TMPDIR": home, "IPYTHONDIR": home, "MPLCONFIGDIR": home}
         return quiet | places | {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
     def _read_line(self) -> bytes:
+        """The parent's next line.
+
+        Raises  OSError if there is none: the parent has ended, or is silent.
+        """
         line = b""
-        while not line.endswith(b"\n") and (piece := self.control.recv(1)):
+        while not line.endswith(b"\n"):
+            piece = self.control.recv(1)
+            if not piece:
+                raise ConnectionError("the warm parent has ended")
             line += piece
         return line.strip()
 
+    def _order(self, order: dict, descriptors: list[int]) -> int:
+        socket.send_fds(self.control, [write_frame(order)], descriptors)
+        return int(self._read_line())
+
     def __exit__(self, *_: Any) -> None:
+        if "aside" in self.__dict__:
+            self.aside.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the process and all that runs in its sandbox; the next worker starts another."""
         if self.folder is None:
             return
         self.control.close()
+        if not self.exposed:
+            self.process.kill()  # and with it, by the kernel, every process inside
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder = None
 
     def worker(self) -> "Worker":
-        """A new worker in an empty folder."""
-        if self.folder is None:
-            self._start()
-        folder = tempfile.mkdtemp(dir=self.folder)
-        order = {
-            "folder": folder,
-            "memory_bytes": self.limits.memory_bytes,
-            "file_bytes": self.limits.file_bytes,
-            "output_characters": self.limits.output_characters,
-        }
+        """A new worker in an empty folder; a warm parent that has been killed meanwhile is started again."""
+        for _ in range(2):
+            if self.folder is None:
+                self._start()
+            try:
+                return self._fork()
+            except OSError:
+                self.close()
+        raise CourseError("the warm parent of the workers ends again and again; run the same command once more")
+
+    def _fork(self) -> "Worker":
         requests_read, requests_write = os.pipe()
         answers_read, answers_write = os.pipe()
-        socket.send_fds(self.control, [write_frame(order)], [requests_read, answers_write])
-        os.close(requests_read)
-        os.close(answers_write)
-        return Worker(int(self._read_line()), requests_write, answers_read, Path(folder))
+        try:
+            pid = self._order({"do": "fork"} | asdict(self.limits), [requests_read, answers_write])
+        except OSError:
+            os.close(requests_write)
+            os.close(answers_read)
+            raise
+        finally:
+            os.close(requests_read)
+            os.close(answers_write)
+        return Worker(requests_write, answers_read, self.is_full, lambda: self._end(pid))
+
+    def _end(self, pid: int) -> None:
+        """Kill a worker with everything it started and empty its disk, or else end the whole sandbox."""
+        try:
+            self._order({"do": "end", "pid": pid}, [])
+        except OSError:
+            self.close()
+
+    def is_full(self) -> bool:
+        """Whether the sandbox holds more than it may."""
+        if self.exposed:
+            return False
+        n_bytes, n_files = sandbox.used(self.process.pid)
+        return n_bytes > self.limits.sandbox_bytes or n_files > sandbox.MOST_FILES
 
 
 class Worker:
     """One running process and the two pipes that lead to it."""
 
-    def __init__(self, pid: int, requests: int, answers: int, folder: Path):
-        self.pid, self.requests, self.answers, self.folder = pid, requests, answers, folder
-        self.buffer = b""
+    def __init__(self, requests: int, answers: int, is_full: Callable[[], bool], end_process: Callable[[], None]):
+        self.requests, self.answers, self.is_full, self.end_process = requests, answers, is_full, end_process
+        self.buffer = bytearray()
+        self.next_look = 0.0
         os.set_blocking(requests, False)
 
     def request(self, frame: dict, patience: float) -> dict:
@@ -148,41 +224,48 @@ class Worker:
         Raises  Lost if it does not come within `patience` seconds or the process has ended.
         """
         deadline = time.monotonic() + patience
+        self.next_look = time.monotonic() + LOOK_SECONDS
         try:
             self._write(write_frame(frame), deadline)
             return read_frame(self._read_line(deadline))
         except (BrokenPipeError, WireError):
             raise Lost(ENDED) from None
 
+    def _wait(self, reading: list[int], writing: list[int], deadline: float) -> None:
+        """Return when a pipe is ready; meanwhile look now and then at what the sandbox holds."""
+        while (now := time.monotonic()) < deadline:
+            if now >= self.next_look:
+                if self.is_full():
+                    raise Lost(ENDED)
+                self.next_look = time.monotonic() + LOOK_SECONDS
+            wait = max(0, min(deadline, self.next_look) - time.monotonic())
+            if any(select.select(reading, writing, [], wait)):
+                return
+        raise Lost(OVERTIME)
+
     def _write(self, data: bytes, deadline: float) -> None:
         while data:
-            _, ready, _ = select.select([], [self.requests], [], max(0, deadline - time.monotonic()))
-            if not ready:
-                raise Lost(OVERTIME)
+            self._wait([], [self.requests], deadline)
             data = data[os.write(self.requests, data) :]
 
     def _read_line(self, deadline: float) -> bytes:
-        while b"\n" not in self.buffer:
-            ready, _, _ = select.select([self.answers], [], [], max(0, deadline - time.monotonic()))
-            if not ready:
-                raise Lost(OVERTIME)
+        seen = 0
+        while (end := self.buffer.find(b"\n", seen)) < 0:
+            seen = len(self.buffer)
+            self._wait([self.answers], [], deadline)
             piece = os.read(self.answers, 2**20)
-            if not piece:
+            if not piece or seen > LARGEST:
                 raise Lost(ENDED)
             self.buffer += piece
-            if len(self.buffer) > 2 * LARGEST:
-                raise Lost(ENDED)
-        line, self.buffer = self.buffer.split(b"\n", 1)
+        line = bytes(self.buffer[:end])
+        del self.buffer[: end + 1]
         return line
 
     def end(self) -> None:
-        """Kill the process with everything it started, and remove its folder."""
-        for kill in (os.killpg, os.kill):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(self.pid, signal.SIGKILL)
+        """End the process with everything that it started or wrote."""
         os.close(self.requests)
         os.close(self.answers)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.end_process()
 
 
 @dataclass(frozen=True)
@@ -210,6 +293,11 @@ class Session:
     def __exit__(self, *_: Any) -> None:
         self._drop()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the whole submission has used up its time."""
+        return time.monotonic() >= self.deadline
+
     def _drop(self) -> None:
         if self.worker:
             self.worker.end()
@@ -217,9 +305,11 @@ class Session:
 
     def _start(self) -> None:
         """Run the notebook in a new worker, again and again until no cell takes the worker down."""
-        while self.worker is None:
+        while self.worker is None and not self.is_over:
             self.worker = self.parent.worker()
             for step in self.steps:
+                if self.is_over:
+                    self.failures[step.id] = OVERTIME
                 if self.failures.get(step.id) in (OVERTIME, ENDED):
                     continue
                 try:
@@ -252,7 +342,7 @@ class Session:
         seconds = min(self.limits.cell_seconds, max(0.1, self.deadline - time.monotonic()))
         frame = {"do": "cell", "source": step.source, "seconds": seconds}
         answer = self.worker.request(frame, seconds + self.limits.grace_seconds)
-        self.outputs[step.id] = str(answer.get("output", ""))
+        self.outputs[step.id] = plain_text(answer.get("output"), self.limits.output_characters + 100)
         self.failures.pop(step.id, None)
         if "error" in answer:
             self.failures[step.id] = read_failure(answer["error"])
@@ -272,6 +362,8 @@ class Session:
 
     def _ask_one(self, case: Case, seconds: float) -> tuple[Outcome, float]:
         self.ready()
+        if self.is_over:
+            return OVERTIME, 0
         seconds = min(seconds, max(0.1, self.deadline - time.monotonic()))
         started = time.monotonic()
         try:
@@ -290,10 +382,17 @@ def read_failure(error: Any) -> Failure:
     """A worker's error frame, whatever is in it."""
     error = error if isinstance(error, dict) else {}
     line = error.get("line")
-    kind = str(error.get("kind", "Ended"))
+    kind = plain_text(error.get("kind", "Ended"), 100)
     if kind == OVERTIME.kind:
         return OVERTIME
-    return Failure(kind, str(error.get("message", ""))[:500], line if isinstance(line, int) else None)
+    line = line if isinstance(line, int) and 0 < line < 10**6 else None
+    return Failure(kind, plain_text(error.get("message"), 500), line)
+
+
+def plain_text(text: Any, n_characters: int) -> str:
+    """The beginning of a text that a worker sent, as characters that every file and screen can take."""
+    kept = text[:n_characters] if isinstance(text, str) else ""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in kept)
 
 
 def ask_frame(case: Case, seconds: float) -> dict:

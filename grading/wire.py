@@ -14,6 +14,7 @@ import numpy as np
 
 DEEPEST = 60  # nested lists
 LARGEST = 64 * 2**20  # bytes of one frame
+MOST_PARTS = 250_000  # numbers, texts, lists and so on in one frame; an array is one
 ARRAY_KINDS = "biufc"  # bool, signed, unsigned, float, complex
 
 
@@ -26,12 +27,19 @@ def write_frame(frame: dict) -> bytes:
     line = json.dumps(frame, ensure_ascii=True, allow_nan=False).encode() + b"\n"
     if len(line) > LARGEST:
         raise WireError(f"the answer has {len(line):,} bytes, the limit is {LARGEST:,}; return a smaller one")
+    if line.count(b"[") > MOST_PARTS:
+        raise WireError(f"the answer has more than {MOST_PARTS:,} parts; return an array in place of a long list")
     return line
 
 
 def read_frame(line: bytes) -> dict:
-    """The frame that `write_frame` wrote."""
+    """The frame that `write_frame` wrote.
+
+    Raises  WireError if it is another line, whoever sent it; a line of brackets is refused before it is parsed.
+    """
     try:
+        if line.count(b"[") + line.count(b"{") > 2 * MOST_PARTS:
+            raise ValueError("too many parts")
         frame = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise WireError("the worker sent a line that is not a frame; grade this submission again") from error

@@ -1,11 +1,12 @@
 """A worker runs one student's notebook and serves its values.
 
-`python -I -m grading.worker FD` is the warm parent: it has imported the heavy libraries and forks a child
+`python -I -m grading.worker FD sandbox` is the warm parent: it has imported the heavy libraries and forks a child
 for every notebook. A child gets two pipes, an empty folder and a clean environment; no check and no expected
-value is ever sent to it. It is a process of its own but not yet a sandbox: it can read what its user can
-read, so grade only submissions that you trust.
+value is ever sent to it. The judge starts the warm parent in a sandbox (sandbox.py). With `exposed` in place of
+`sandbox` it is a plain process, which can read and change what its user can.
 """
 
+import contextlib
 import ctypes
 import io
 import json
@@ -13,10 +14,12 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,10 @@ from traitlets.config import Config
 
 import minigpt  # noqa: F401  (imported here once, so that no child waits for it)
 from grading.wire import WireError, decode, encode, write_frame
+
+WRITABLE = ("/sandbox", "/dev/shm")  # in the sandbox
+CLEANING_SECONDS = 4
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -184,30 +191,91 @@ def send(pipe: int, frame: bytes) -> None:
         view = view[os.write(pipe, view) :]
 
 
+def control_process(option: int, value: int) -> None:
+    """Linux's prctl; elsewhere nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
 def end_with_parent() -> None:
     """Let the system end this process when its parent ends, however that happens."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    control_process(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def become_child(shell: Shell, order: dict, requests: int, answers: int) -> None:
+def set_limits(order: dict, in_sandbox: bool) -> None:
+    """Limits that neither this process nor its children can raise."""
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: order["file_bytes"],
+        resource.RLIMIT_DATA: order["memory_bytes"],
+        resource.RLIMIT_NOFILE: order["n_open_files"],
+    }
+    if in_sandbox:  # outside it would count all processes of the user
+        limits[resource.RLIMIT_NPROC] = order["n_processes"]
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+
+
+def become_child(shell: Shell, order: dict, requests: int, answers: int, in_sandbox: bool) -> None:
     """Turn the forked process into a worker in its own folder and within its limits, and serve."""
     os.setsid()
     end_with_parent()
+    control_process(PR_SET_DUMPABLE, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno())  # the log is a file of the judge
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.chdir(order["folder"])
+    folder = tempfile.mkdtemp(dir=Path.cwd())
+    os.chdir(folder)
     for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"):
-        os.environ[name] = order["folder"]
+        os.environ[name] = folder
     tempfile.tempdir = None
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
-    resource.setrlimit(resource.RLIMIT_DATA, (order["memory_bytes"],) * 2)
+    set_limits(order, in_sandbox)
     serve(shell, requests, answers, order["output_characters"])
 
 
-def main(control: socket.socket) -> None:
-    """Fork one child for every order that arrives, and answer with its process id."""
+def end_all() -> None:
+    """Kill every other process of the sandbox and empty what can be written in it.
+
+    If that takes too long, this process ends, and the judge starts a new sandbox.
+    """
+    if Path("/proc/1/comm").read_text() != "bwrap\n":
+        sys.exit("this is no sandbox, so nothing was killed")
+    signal.alarm(CLEANING_SECONDS)
+    mine = {"1", str(os.getpid())}
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        if {name for name in os.listdir("/proc") if name.isdigit()} <= mine:
+            break
+        time.sleep(0.001)
+    for entry in (entry for place in WRITABLE for entry in os.scandir(place)):
+        shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+    signal.alarm(0)
+
+
+def end_one(pid: int) -> None:
+    """Kill a worker outside of a sandbox, with its group, and empty the folder of all workers."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    for entry in os.scandir():
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def fork(shell: Shell, order: dict, descriptors: list[int], control: socket.socket, in_sandbox: bool) -> int:
+    """Start a worker; its process id."""
+    if (pid := os.fork()) == 0:
+        try:
+            control.close()
+            become_child(shell, order, *descriptors, in_sandbox)
+        finally:
+            os._exit(0)
+    return pid
+
+
+def main(control: socket.socket, in_sandbox: bool) -> None:
+    """Fork a child or end it for every order that arrives, and answer with its process id."""
+    control_process(PR_SET_DUMPABLE, 0)  # so that no process of the same user may look into this one or trace it
     torch.set_num_threads(1)
     shell = make_shell()
     Notebook(shell, 0).answer({"do": "cell", "source": "pass", "seconds": 60})  # what a first cell has to load
@@ -217,12 +285,14 @@ def main(control: socket.socket) -> None:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
         if not message:
             return
-        if (pid := os.fork()) == 0:
-            try:
-                control.close()
-                become_child(shell, json.loads(message), *descriptors)
-            finally:
-                os._exit(0)
+        order = json.loads(message)
+        pid = order.get("pid", 0)
+        if order["do"] == "fork":
+            pid = fork(shell, order, descriptors, control, in_sandbox)
+        elif in_sandbox:
+            end_all()
+        else:
+            end_one(pid)
         for descriptor in descriptors:
             os.close(descriptor)
         control.sendall(b"%d\n" % pid)
@@ -230,4 +300,4 @@ def main(control: socket.socket) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), in_sandbox=sys.argv[2] == "sandbox")

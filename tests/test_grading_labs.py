@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from test_grading_tiny import EXPOSED
 
 from grading.course import Course
 from grading.gradebook import release_labs
@@ -34,7 +35,7 @@ def test_labs_are_what_the_solutions_generate():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COURSE.lab_names)
 def test_a_labs_checks_prove_themselves(name):
-    with WarmParent() as parent:
+    with WarmParent(exposed=EXPOSED) as parent:
         report = preflight(COURSE.lab(name), parent, tell=lambda line: None)
     assert report.faults == []
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbgrader.api
 import pytest
 from nbgrader.api import Gradebook
-from test_grading_tiny import LAB, cell, tiny_course
+from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
@@ -40,7 +40,7 @@ def alembic_is_asked_once():
 
 @pytest.fixture(scope="module")
 def parent():
-    with WarmParent() as parent:
+    with WarmParent(exposed=EXPOSED) as parent:
         yield parent
 
 

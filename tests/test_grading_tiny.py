@@ -9,7 +9,9 @@ import pytest
 from grading.course import Course
 from grading.gradebook import release_labs
 from grading.question import Call, Question, Read, Right, Wrong, close
+from grading.sandbox import fault
 
+EXPOSED = bool(fault())  # these tests run the course's own code, so they need no sandbox
 LAB = "lab01_tiny"
 
 CHECKS = '''
