@@ -167,11 +167,16 @@ def free_port(name: str, default: str) -> int:
 
 
 def run(program: str, *arguments: str) -> None:
-    """Run one of the environment's programs; stop if it fails."""
+    """Run one of the environment's programs; stop if it fails. Ctrl-C lets it end in order first."""
     path = PYTHON if program == "python" else BIN / program
-    done = subprocess.run([path, *arguments], cwd=HERE, env=inside())
-    if done.returncode:
-        sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+    process = subprocess.Popen([path, *arguments], cwd=HERE, env=inside())
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
 
 
 def inside() -> dict[str, str]:

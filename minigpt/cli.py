@@ -65,28 +65,27 @@ def run_settings(recipe: RunConfig, arguments: list[str], word: str) -> tuple[Ru
 
 
 def generate(arguments: list[str]) -> None:
-    def settings(folder: tyro.conf.Positional[Path], prompt: str = "def ", max_new_tokens: int = 100,
-                 samples: int = 1, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
-                 seed: int = 0) -> None:
-        """Print what a trained model adds to a prompt.
+    from minigpt.checkpoint import load
+    from minigpt.generate import Sampling, stream
+
+    calm = Sampling(temperature=0.3)
+
+    def settings(folder: tyro.conf.Positional[Path], prompt: str = "\n\n\ndef ", max_new_tokens: int = 100,
+                 stop: tuple[str, ...] = (),
+                 sampling: Annotated[Sampling, tyro.conf.arg(name="")] = calm) -> None:
+        """Print what a trained model adds to a prompt, as it is written.
 
         Args:
             folder: a run or a checkpoint.
             prompt: the beginning of the text.
-            max_new_tokens: how many tokens to add.
-            samples: how many texts to write.
-            temperature: 0 takes the likeliest token; larger numbers take more risks.
-            top_k: choose among the k likeliest tokens only.
-            top_p: choose among the likeliest tokens whose probabilities add up to p.
-            seed: the same seed gives the same text.
+            max_new_tokens: how many tokens to add at most.
+            stop: end before the first of these strings.
         """
-        from minigpt.checkpoint import load
-        from minigpt.generate import complete
-
         model, tokenizer, _ = load(folder)
-        for text in complete(model, tokenizer, prompt, max_new_tokens, samples=samples, temperature=temperature,
-                             top_k=top_k, top_p=top_p, seed=seed):
-            print(text)
+        print(prompt, end="", flush=True)
+        for piece in stream(model, tokenizer, prompt, max_new_tokens, sampling=sampling, stop=stop):
+            print(piece, end="", flush=True)
+        print()
 
     tyro.cli(settings, args=arguments, prog="minigpt generate")
 

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from minigpt import checkpoint, huggingface
-from minigpt.generate import complete
+from minigpt.generate import Sampling, complete
 from minigpt.model import GPT
 from minigpt.recipes import recipe
 
@@ -61,7 +61,7 @@ def test_an_exported_model_gives_the_same_logits_and_text_in_transformers(export
     written = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False,
                               pad_token_id=tokenizer.end_of_text)
     assert their_tokenizer.decode(written[0], skip_special_tokens=True) == complete(
-        model, tokenizer, "the cat", 8, temperature=0)[0]
+        model, tokenizer, "the cat", 8, sampling=Sampling(temperature=0))[0]
 
 
 @torch.no_grad()

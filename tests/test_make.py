@@ -73,13 +73,30 @@ def test_a_disk_that_takes_nothing_is_one_sentence(make, monkeypatch, number, se
 def test_a_step_that_fails_stops_the_others(make, monkeypatch):
     ran = []
     monkeypatch.setattr(make, "environment", lambda: None)
-    monkeypatch.setattr(make.subprocess, "run", lambda words, **options: ran.append(words) or Failed())
+    monkeypatch.setattr(make.subprocess, "Popen", lambda words, **options: ran.append(words) or Failed())
     assert call(make, monkeypatch, "class", "SERVE=0") == 3
     assert len(ran) == 1
 
 
 class Failed:
-    returncode = 3
+    def wait(self):
+        return 3
+
+
+def test_ctrl_c_waits_until_the_running_step_has_ended_in_order(make, monkeypatch):
+    class Busy:
+        waits = 0
+
+        def wait(self):
+            Busy.waits += 1
+            if Busy.waits == 1:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr(make, "environment", lambda: None)
+    monkeypatch.setattr(make.subprocess, "Popen", lambda words, **options: Busy())
+    assert "the same command goes on from here" in call(make, monkeypatch, "class", "SERVE=0")
+    assert Busy.waits == 2
 
 
 def test_an_environment_that_is_up_to_date_is_left_alone(make, monkeypatch, tmp_path):

@@ -3,7 +3,7 @@
 import ast
 import warnings
 
-from minigpt.generate import complete
+from minigpt.generate import Sampling, complete
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
@@ -42,5 +42,6 @@ def parse_rate(model: GPT, tokenizer: Tokenizer, *, samples: int, temperature: f
                seed: int = 0) -> tuple[float, list[str]]:
     """Share of generated functions that parse, and the texts."""
     room = model.config.max_seq_len - len(tokenizer.encode(PROMPT))
-    texts = complete(model, tokenizer, PROMPT, room, samples=samples, temperature=temperature, seed=seed)
+    sampling = Sampling(temperature=temperature, seed=seed)
+    texts = complete(model, tokenizer, PROMPT, room, samples=samples, sampling=sampling)
     return sum(map(parses, texts)) / samples, texts
