@@ -12,7 +12,7 @@ from minigpt.config import RunConfig
 
 USAGE = """usage: minigpt WORD ...
 
-  minigpt journey                                 text, tokens, training, scores and report card in 90 seconds
+  minigpt journey                                 text, tokens, training, scores and report card in about a minute
   minigpt train RECIPE [--train.steps 300 ...]    train a recipe; the same command goes on after a stop
   minigpt generate FOLDER --prompt "def "         let a trained model write
   minigpt evaluate FOLDER                         score a trained model: scores.json
