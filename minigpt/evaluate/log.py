@@ -20,7 +20,7 @@ class Log:
         if not active:
             return
         path = folder / "log.csv"
-        kept = [row for row in read_log(path) if row["step"] <= first] if path.exists() else []
+        kept = [row for row in read_rows(path) if int(row["step"]) <= first] if path.exists() else []
         partial = path.with_name("log.csv.partial")
         self.file = open(partial, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
         self.rows = csv.DictWriter(self.file, LOG_COLUMNS)
@@ -48,8 +48,12 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a log.csv; a cell that was not measured at a step is left out, a row cut short is dropped."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)
-                if row["tokens_per_second"]]
+    """The rows of a log.csv as numbers; a cell that was not measured at a step is left out."""
+    rows = [{name: float(cell) for name, cell in row.items() if cell} for row in read_rows(path)]
     return [row | {"step": int(row["step"])} for row in rows]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a log.csv as they are written; a row that was cut short by a kill is dropped."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["tokens_per_second"]]
