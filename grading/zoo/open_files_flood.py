@@ -1,0 +1,5 @@
+"""Opens files until no more can be opened."""
+
+kept = []
+while True:
+    kept.append(open("/dev/null"))  # noqa: SIM115

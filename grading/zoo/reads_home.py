@@ -1,0 +1,16 @@
+"""Reads the instructor's home."""
+
+from pathlib import Path
+
+
+def look(pattern, root="COURSE"):
+    """Print what can be read there."""
+    for path in Path(root).glob(pattern):
+        try:
+            print(path, path.read_bytes())
+        except OSError as error:
+            print(path.name, type(error).__name__)
+
+
+for home in ("HOME", "/root", "/home"):
+    look("**/*", home)
