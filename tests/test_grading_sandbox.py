@@ -11,6 +11,7 @@ from test_grading_tiny import LAB, tiny_course
 
 from grading import cli, sandbox
 from grading.course import CourseError, write_whole
+from grading.judge import Judge
 from grading.question import Read
 from grading.session import Failure, Limits, Session, Step, Value, WarmParent
 
@@ -95,3 +96,31 @@ def test_a_submission_ends_when_its_whole_time_is_over():
     steps = [Step(f"cell-{n}", "import time\ntime.sleep(0.9)") for n in range(100)]
     with WarmParent(limits) as parent, Session(parent, [*steps, Step("last", "x = 1")]) as session:
         assert session.ask([Read("x")], 1) == [Failure("OutOfTime")]
+
+
+@needs_sandbox
+def test_the_judges_own_answers_run_in_another_sandbox(tmp_path):
+    """The understudy holds the solution and every listed wrong answer, so no student's process may find it."""
+    lab = tiny_course(tmp_path).lab("01")
+    source = "import os\npids = [n for n in os.listdir('/proc') if n.isdigit()]"
+    with WarmParent() as parent, Judge(lab, parent, b"secret") as judge:
+        judge.understudy.ready()
+        with Session(parent, [Step("a", source)]) as session:
+            (pids,) = session.ask([Read("pids")], 5)
+        assert len(pids.value) == 3  # the sandbox's first process, the warm parent, the worker itself
+        assert judge.understudy.ask([Read("answer_seven")], 5) == [Value(7)]
+
+
+@needs_sandbox
+def test_the_sandbox_gives_up_root_and_refuses_deep_calls():
+    source = (
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nme = os.getresuid()\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "facts = [status[name].strip() for name in ('CapEff', 'CapPrm', 'NoNewPrivs', 'Seccomp')]\n"
+        "calls = [libc.ptrace(0, 0, 0, 0), libc.unshare(0x10000000), libc.memfd_create(b'a', 0), libc.shmget(0, 9, 0)]"
+    )
+    with WarmParent() as parent, Session(parent, [Step("a", source)]) as session:
+        me, facts, calls = session.ask([Read(name) for name in ("me", "facts", "calls")], 5)
+    assert me == Value((65534,) * 3)
+    assert facts == Value(["0" * 16, "0" * 16, "1", "2"])
+    assert calls == Value([-1, -1, -1, -1])
