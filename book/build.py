@@ -185,20 +185,30 @@ def move_into_place() -> None:
     shutil.rmtree(ASIDE)
 
 
+def sources() -> str:
+    """What the site is made from, as one text that changes with any of it."""
+    made_from = digest(BOOK, ROOT / "notebooks", ROOT / "minigpt", ROOT / "requirements.txt")
+    return made_from + os.environ.get("GITHUB_REPOSITORY", "")
+
+
+def is_up_to_date() -> bool:
+    """Is the built site what its sources say?"""
+    return (SITE / "index.html").exists() and STAMP.exists() and STAMP.read_text() == sources()
+
+
 def build() -> None:
     """Build the book, unless the site is already what its sources say."""
     check_toc()
-    sources = digest(BOOK, ROOT / "notebooks", ROOT / "minigpt", ROOT / "requirements.txt")
-    sources += os.environ.get("GITHUB_REPOSITORY", "")
-    if (SITE / "index.html").exists() and STAMP.exists() and STAMP.read_text() == sources:
+    if is_up_to_date():
         print("The book is up to date: book/_build/html/index.html")
         return
+    made_from = sources()
     start = time.monotonic()
     forget_stale_outputs()
     build_aside()
     STAMP.unlink(missing_ok=True)
     move_into_place()
-    write_text(STAMP, sources)
+    write_text(STAMP, made_from)
     print(f"The book is built ({time.monotonic() - start:.0f} s): book/_build/html/index.html")
 
 

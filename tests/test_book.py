@@ -1,6 +1,6 @@
 """The book: its sources, its build, and the site as a reader meets it in a browser.
 
-Browser tests need the built site and Chromium. Where one is missing they are skipped, in CI they fail.
+Browser tests need Chromium and a site that is up to date. Where one is missing they are skipped, in CI they fail.
 """
 
 import functools
@@ -220,8 +220,8 @@ def site() -> Path:
     """The folder of the built site; CI builds it first."""
     if CI:
         subprocess.run([sys.executable, BOOK / "build.py"], check=True)
-    if not (SITE / "index.html").exists():
-        missing("the site is not built: run `make book`")
+    if not build_module().is_up_to_date():
+        missing("the site is not built, or older than its sources: run `make book`")
     return SITE
 
 
