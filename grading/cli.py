@@ -1,4 +1,4 @@
-"""The instructor's commands: preflight, labs, grade, demo."""
+"""The instructor's commands: preflight, labs, release, collect, grade, demo."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from grading import sandbox
+from grading import day, sandbox
 from grading.course import Course, CourseError
 from grading.demonstration import build_class
 from grading.gradebook import release_labs
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("labs", help="generate labs/ from solutions/")
     one.add_argument("--check", action="store_true", help="write nothing; fail if labs/ is not up to date")
     one.set_defaults(run=run_labs)
+    day.add_commands(commands)
     one = commands.add_parser("grade", help="grade a folder of STUDENT/LAB/LAB.ipynb")
     one.add_argument("folder", type=Path)
     one.add_argument("--host-exposed", action="store_true", help="grade even where there is no sandbox: the "

@@ -31,14 +31,19 @@ def template() -> Template:
     return environment.get_template("feedback.html")
 
 
-def feedback_page(result: dict, by_hand: dict[str, tuple[float, str]]) -> str:
-    """The page for one result; `by_hand` holds (points, comment) that a person gave, by question id."""
+def feedback_page(result: dict, by_hand: dict[str, tuple[float, str]], late: str = "", penalty: float = 0) -> str:
+    """The page for one result.
+
+    `by_hand` holds (points, comment) that a person gave, by question id; `late` says how late it came, in words.
+    """
     questions = [_marked(question, by_hand) for question in result["questions"]]
     waiting = sum(q["max_points"] for q in questions if q["points"] is None)
     return template().render(
         result=result,
         parts=[(PARTS[part], [q for q in questions if q["part"] == part]) for part in PARTS],
-        points=sum(q["points"] or 0 for q in questions),
+        points=sum(q["points"] or 0 for q in questions) - penalty,
+        late=late,
+        penalty=penalty,
         waiting=waiting,
         n_right=sum(q["status"] == RIGHT for q in questions),
         n_questions=len(questions),

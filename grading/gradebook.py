@@ -32,8 +32,10 @@ from traitlets.config import Config
 
 from grading.course import Course, CourseError, write_whole
 from grading.judge import REVIEW
+from grading.lateness import LatePenalty, read_policy, set_dates, terms
 
-COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags")
+COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
+           "hours_late", "late_penalty")
 
 
 class DropInstructorCells(NbGraderPreprocessor):
@@ -59,6 +61,8 @@ class InjectScores(NbGraderPreprocessor):
             raise CourseError(f"{names['student']} has no result for {names['assignment']}; run `grading grade` first")
         result = json.loads(place.read_bytes())
         nb.metadata["judged"] = {"key": result["key"]}
+        if late := terms(work, names["student"], names["assignment"]):
+            nb.metadata["judged"]["terms"] = late
         for question in result["questions"]:
             for cell in nb.cells:
                 marks = cell.metadata.get("nbgrader", {})
@@ -110,6 +114,7 @@ def settings(root: Path) -> Config:
         AssignLatePenalties,
         CheckCellMetadata,
     ]
+    config.AssignLatePenalties.plugin_class = LatePenalty
     return config
 
 
@@ -177,7 +182,11 @@ def take_in(course: Course, lab: str, results: dict[str, dict]) -> int:
     database, autograded = course.work / "gradebook.db", course.work / "autograded"
     if not database.exists():
         shutil.rmtree(autograded, ignore_errors=True)
-    stale = [student for student, result in results.items() if _seen(autograded, student, lab) != result["key"]]
+    stale = [
+        student
+        for student, result in results.items()
+        if _seen(autograded, student, lab) != (result["key"], terms(course.work, student, lab))
+    ]
     if not stale:
         return 0
     for student in stale:
@@ -186,6 +195,9 @@ def take_in(course: Course, lab: str, results: dict[str, dict]) -> int:
         generate(course, lab, course.work / "released", database=True)
         config = settings(course.root)
         config.CourseDirectory.submitted_directory = "grading/_work/rebuilt"
+        config.LatePenalty.points_per_day = read_policy(course.work, lab).late_per_day
+        with quiet_nbgrader():
+            set_dates(course, lab, stale)
         convert(Autograde, config, lab)
     except Exception as error:
         raise CourseError(
@@ -195,12 +207,18 @@ def take_in(course: Course, lab: str, results: dict[str, dict]) -> int:
     return len(stale)
 
 
-def _seen(autograded: Path, student: str, lab: str) -> str:
-    """The key of the result that the gradebook has taken in, or ""."""
+def _seen(autograded: Path, student: str, lab: str) -> tuple[str, dict | None]:
+    """The key of the result that the gradebook has taken in, or "", and the terms of lateness that held."""
     path = autograded / student / lab / f"{lab}.ipynb"
-    if not path.is_file():
-        return ""
-    return json.loads(path.read_bytes())["metadata"].get("judged", {}).get("key", "")
+    judged = json.loads(path.read_bytes())["metadata"].get("judged", {}) if path.is_file() else {}
+    return judged.get("key", ""), judged.get("terms")
+
+
+def lateness(course: Course, student: str, lab: str) -> tuple[float, float]:
+    """By how many seconds the gradebook holds a submission for late, and the points that it takes."""
+    with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
+        submission = book.find_submission(lab, student)
+        return submission.total_seconds_late, submission.late_submission_penalty
 
 
 def marks_by_hand(course: Course, student: str, lab: str) -> dict[str, tuple[float, str]]:
@@ -228,7 +246,8 @@ def write_grades(course: Course, results: list[dict]) -> Path:
             graded = book.find_submission(result["lab"], result["student"])
             grades = [grade for notebook in graded.notebooks for grade in notebook.grades]
             waits = sum(grade.max_score for grade in grades if grade.needs_manual_grade)
-            table.writerow(_row(result, graded.score, waits))
+            late, penalty = graded.total_seconds_late, graded.late_submission_penalty
+            table.writerow([*_row(result, graded.score - penalty, waits), f"{late / 3600:.1f}", f"{penalty:g}"])
     path = course.work / "grades.csv"
     write_whole(path, text.getvalue())
     return path

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from grading.course import Course, CourseError, Lab, alone, to_json, write_whole
 from grading.feedback import feedback_page
-from grading.gradebook import marks_by_hand, take_in, write_grades
+from grading.gradebook import lateness, marks_by_hand, take_in, write_grades
 from grading.ingest import Submission, ingest
 from grading.judge import BLANK, WRONG, Judge, Judgement, course_secret
+from grading.lateness import in_words, pass_on
 from grading.preflight import first_fault
 from grading.question import Question
 from grading.session import WarmParent
@@ -102,6 +103,7 @@ def grade_lab(
                 tell(f"  {lab.name}  {student:<12} {result['points']:>5g} of {result['max_points']:g}")
             rebuilt = course.work / "rebuilt" / student / lab.name / f"{lab.name}.ipynb"
             write_whole(rebuilt, submission.to_notebook())
+            pass_on(course.work, student, lab.name, folder)
             write_whole(place, to_json(result))
             results[student] = result
     return results, n_judged
@@ -153,5 +155,7 @@ def write_pages(course: Course, results: list[dict]) -> Path:
     pages = course.work / "feedback"
     for result in results:
         by_hand = marks_by_hand(course, result["student"], result["lab"])
-        write_whole(pages / result["student"] / f"{result['lab']}.html", feedback_page(result, by_hand))
+        seconds, penalty = lateness(course, result["student"], result["lab"])
+        page = feedback_page(result, by_hand, in_words(seconds), penalty)
+        write_whole(pages / result["student"] / f"{result['lab']}.html", page)
     return pages

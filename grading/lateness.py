@@ -1,0 +1,145 @@
+"""When a lab is due and what lateness costs, in nbgrader's terms: time stamps, due dates, extensions, penalties.
+
+A time stamp is written by the collector alone. Nothing that a student hands in can set or change one.
+"""
+
+import csv
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nbgrader.api import Gradebook
+from nbgrader.plugins import LateSubmissionPlugin
+from traitlets import Float
+
+from grading.course import Course, CourseError, to_json, write_whole
+
+STAMP = "timestamp.txt"  # nbgrader's name for it
+FORMAT = "%Y-%m-%d %H:%M:%S UTC"  # nbgrader reads this
+DAY = 24 * 60 * 60  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What holds for one lab; all times as nbgrader's text in UTC."""
+
+    due: str = ""  # "": never late
+    late_per_day: float = 0  # points for each day begun
+    attempts: int | None = None  # None: as many as they like
+    extensions: dict[str, str] = field(default_factory=dict)  # a student's own due time
+
+    def due_for(self, student: str) -> str:
+        return self.extensions.get(student, self.due)
+
+
+class LatePenalty(LateSubmissionPlugin):
+    """So many points for each day begun; nbgrader takes no more than the notebook has earned."""
+
+    points_per_day = Float(0, help="Points taken for each day begun.").tag(config=True)
+
+    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
+        return self.points_per_day * math.ceil(total_seconds_late / DAY)
+
+
+def read_policy(work: Path, lab: str) -> Policy:
+    return Policy(**_policies(work).get(lab, {}))
+
+
+def save_policy(work: Path, lab: str, **changes: object) -> None:
+    """Change what holds for the lab; what is not named stays."""
+    policies = _policies(work)
+    policies[lab] = asdict(replace(Policy(**policies.get(lab, {})), **changes))
+    write_whole(work / "policy.json", to_json(dict(sorted(policies.items()))))
+
+
+def _policies(work: Path) -> dict[str, dict]:
+    path = work / "policy.json"
+    return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
+def to_moment(text: str) -> datetime:
+    """An ISO time as a moment; without a zone it is a time of this machine.
+
+    Raises  CourseError if it is none.
+    """
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise CourseError(f"{text!r} is not a time; write it as 2026-10-01T23:59 or 2026-10-01T23:59Z") from error
+
+
+def to_stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime(FORMAT)
+
+
+def from_stamp(stamp: str) -> datetime:
+    return datetime.strptime(stamp, FORMAT).replace(tzinfo=UTC)
+
+
+def seconds_late(stamp: str, due: str) -> float:
+    """How long after the due time; 0 if in time, or if nothing is due."""
+    return max(0.0, (from_stamp(stamp) - from_stamp(due)).total_seconds()) if due else 0.0
+
+
+def in_words(seconds: float) -> str:
+    """A lateness as a person says it, rounded up to minutes."""
+    minutes = math.ceil(seconds / 60)
+    counts = (minutes // 1440, "day"), (minutes // 60 % 24, "hour"), (minutes % 60, "minute")
+    said = [f"{n} {unit}{'' if n == 1 else 's'}" for n, unit in counts if n]
+    return " ".join(said[:2])
+
+
+def read_extensions(course: Course, path: Path) -> dict[str, dict[str, str]]:
+    """By lab and student the due time of each row STUDENT,LAB,DUE; a first row with these words is passed over.
+
+    Raises  CourseError with the line that cannot be read.
+    """
+    found: dict[str, dict[str, str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[entry.strip() for entry in row] for row in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CourseError(f"{path} cannot be read ({error}); give a table with the rows STUDENT,LAB,DUE") from error
+    for number, row in enumerate(rows, 1):
+        if not any(row) or (number == 1 and [entry.upper() for entry in row] == ["STUDENT", "LAB", "DUE"]):
+            continue
+        if len(row) != 3:
+            raise CourseError(f"line {number} of {path.name} has {len(row)} entries; write STUDENT,LAB,DUE")
+        student, lab, due = row
+        found.setdefault(course.lab(lab).name, {})[student] = to_stamp(to_moment(due))
+    return found
+
+
+def pass_on(work: Path, student: str, lab: str, folder: Path) -> None:
+    """Give the rebuilt notebook the collector's time stamp; in any other folder it could be the student's."""
+    target = work / "rebuilt" / student / lab / STAMP
+    source = folder / STAMP
+    if folder.resolve() == (work / "submitted" / student / lab).resolve() and source.is_file():
+        write_whole(target, source.read_bytes())
+    else:
+        target.unlink(missing_ok=True)
+
+
+def terms(work: Path, student: str, lab: str) -> dict | None:
+    """All that decides about a student's lateness in a lab; None without a time stamp."""
+    stamp = work / "rebuilt" / student / lab / STAMP
+    if not stamp.is_file():
+        return None
+    policy = read_policy(work, lab)
+    return {"time": stamp.read_text().strip(), "due": policy.due_for(student), "late_per_day": policy.late_per_day}
+
+
+def set_dates(course: Course, lab: str, students: list[str]) -> None:
+    """Tell the gradebook when the lab is due, and for whom later."""
+    policy = read_policy(course.work, lab)
+    if not policy.due:
+        return
+    with Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
+        book.update_or_create_assignment(lab, duedate=policy.due)
+        for student in students:
+            book.update_or_create_student(student)
+            more = from_stamp(policy.due_for(student)) - from_stamp(policy.due)
+            book.update_or_create_submission(lab, student, extension=more or None)
+
