@@ -44,6 +44,7 @@ def run_release(course: Course, options: argparse.Namespace) -> int:
     labs = [course.lab(name) for name in options.labs]
     with alone(course.work), WarmParent(exposed=bool(sandbox.fault())) as parent:
         for lab in labs:
+            tell(lab.title)
             if fault := first_fault(lab, course.work, parent, tell):
                 tell(f"{lab.name} is not released, because it does not prove itself ({fault}); see `grading preflight`")
                 n_refused += 1
@@ -83,10 +84,11 @@ def show_collected(course: Course, collected: Collected) -> None:
     work = course.work.relative_to(course.root)
     for sentence in collected.said:
         tell(f"  note: {sentence}")
-    for (student, lab), seconds in collected.late.items():
-        tell(f"  late: {student}/{lab} by {in_words(seconds)}")
+    for receipt in collected.taken:
+        if seconds := collected.late.get((receipt["student"], receipt["lab"])):
+            tell(f"  late: {receipt['student']}/{receipt['lab']} by {in_words(seconds)}")
     tell(f"\n{len(collected.taken)} taken, {collected.n_known} known already, {len(collected.said)} notes, "
-         f"{len(collected.late)} of all that count are late")
+         f"{len(collected.late)} of all submissions are late")
     if collected.strangers:
         tell(f"  {collected.strangers} others lie there that were not collected (the demonstration class?) and will be "
              "graded too; remove their folders if you do not want that")

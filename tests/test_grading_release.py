@@ -70,7 +70,7 @@ def secrets_of(course, lab):
     for question in lab.questions:
         hidden += [answer.source for answer in (*question.wrong, *question.right)]
         hidden += [wrong.sentence for wrong in question.wrong]
-    hidden += [lab.checks_path.read_text()]
+    hidden += [lab.checks_path.read_text(), *(p.read_text() for p in (COURSE.root / "grading" / "zoo").glob("*.py"))]
     shown = "\n".join(
         re.sub(r"### BEGIN SOLUTION.*?### END SOLUTION", "", c.source, flags=re.S)
         for c in cells
@@ -127,6 +127,12 @@ def test_an_edited_lab_is_not_released(course, capsys):
     assert release(course, "01") == 1
     assert "run `grading labs`" in capsys.readouterr().err
     assert not (course.work / "release").exists()
+
+
+def test_a_lab_that_was_not_generated_is_one_sentence(course, capsys):
+    shutil.rmtree(course.root / "labs")
+    assert release(course, "01") == 1
+    assert "generate it with `grading labs`" in capsys.readouterr().err
 
 
 def test_an_answer_that_would_slip_through_is_not_released(course, monkeypatch):

@@ -65,6 +65,8 @@ PROOFS = {
     ".venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": installs_the_pinned_torch,
     ".venv/bin/grading preflight": is_a_command_of_grading,
     ".venv/bin/grading labs": is_a_command_of_grading,
+    ".venv/bin/grading release LAB": is_a_command_of_grading,
+    ".venv/bin/grading collect SOURCE": is_a_command_of_grading,
     ".venv/bin/grading grade FOLDER": is_a_command_of_grading,
 }
 
