@@ -148,6 +148,7 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> int:
         rows.append((r["student"], r["lab"], f"{r['points']:g}", f"{r['max_points']:g}", waiting(r), first))
         rows += [("", "", "", "", "", line) for line in more]
     print_table(("student", "lab", "points", "of", "by hand", "recognized"), rows)
+    day.show_late(graded.grades)
     for sentence in graded.refused:
         print(f"  left out: {sentence}")
     for sentence in graded.unproven:

@@ -1,6 +1,7 @@
 """Two commands of the instructor's day: release a lab, collect what comes back."""
 
 import argparse
+import csv
 import math
 from pathlib import Path
 
@@ -96,3 +97,12 @@ def show_collected(course: Course, collected: Collected) -> None:
     tell(f"  attempts     {work}/attempts/STUDENT/LAB/N, each with receipt.txt for the student")
     tell(f"  receipts     {work}/receipts.csv")
     tell(f"next: grading grade {work}/submitted")
+
+
+def show_late(grades: Path) -> None:
+    """A line for each late submission in grades.csv; the table before it shows the points without the penalty."""
+    with grades.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if float(row["hours_late"]) or float(row["late_penalty"]):
+                said = f"{row['hours_late']} hours late, {row['late_penalty']} points taken, {row['points']} left"
+                tell(f"  late: {row['student']}/{row['lab']} is {said}")

@@ -22,6 +22,7 @@ from grading import inbox
 from grading.cli import main
 from grading.collect import Terms, collect, read_receipts
 from grading.course import CourseError
+from grading.day import show_late
 from grading.demonstration import hand_in
 from grading.gradebook import quiet_nbgrader
 from grading.inbox import HandedIn, Member, Refused, recognize
@@ -354,7 +355,7 @@ def graded_points(course, parent):
     return {row["student"]: (row["points"], row["hours_late"], row["late_penalty"]) for row in rows}
 
 
-def test_lateness_is_flagged_and_costs_only_what_was_decided(course, source, parent, tmp_path):
+def test_lateness_is_flagged_and_costs_only_what_was_decided(course, source, parent, tmp_path, capsys):
     for student in ("ada", "bob", "cem"):
         put(source, f"{student}/{LAB}.ipynb", notebook(course))
     put(source, f"dan/{LAB}.ipynb", notebook(course, "blank"))
@@ -379,6 +380,9 @@ def test_lateness_is_flagged_and_costs_only_what_was_decided(course, source, par
     before = everything_in(course.work)
     assert graded_points(course, parent) == points
     assert everything_in(course.work) == before
+    show_late(course.work / "grades.csv")
+    said = capsys.readouterr().out
+    assert f"ada/{LAB} is 25.0 hours late, 20 points taken, 78 left" in said and "bob" not in said
 
 
 def test_a_time_stamp_in_a_folder_that_was_not_collected_is_not_believed(course, source, parent):
