@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -246,8 +247,8 @@ def write_grades(course: Course, results: list[dict]) -> Path:
             graded = book.find_submission(result["lab"], result["student"])
             grades = [grade for notebook in graded.notebooks for grade in notebook.grades]
             waits = sum(grade.max_score for grade in grades if grade.needs_manual_grade)
-            late, penalty = graded.total_seconds_late, graded.late_submission_penalty
-            table.writerow([*_row(result, graded.score - penalty, waits), f"{late / 3600:.1f}", f"{penalty:g}"])
+            hours, penalty = math.ceil(graded.total_seconds_late / 36) / 100, graded.late_submission_penalty
+            table.writerow([*_row(result, graded.score - penalty, waits), f"{hours:g}", f"{penalty:g}"])
     path = course.work / "grades.csv"
     write_whole(path, text.getvalue())
     return path

@@ -34,7 +34,7 @@ NOISE = re.compile(r"(?:.*/)?(?:__MACOSX|\.ipynb_checkpoints|\.DS_Store|Thumbs\.
 CANVAS = re.compile(r"(?:(?P<name>.+?)_)??(?P<late>LATE_)?(?P<id>\d+|anon_[^_]+)_(?P<upload>\d+)_(?P<file>.+)")
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file_?")
 MOODLE_FLAT = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file_(?P<file>.+)")
-COUNTED = r"(?:[ _-]*(?:copy|\(?\d+\)?))*"  # what browsers and platforms add to a second file of the same name
+COUNTED = r"(?:[ _-]*+(?:copy|\(?\d++\)?+))*+"  # what browsers add to a second file of that name; never tried twice
 
 
 class Refused(Exception):
@@ -103,13 +103,13 @@ def folder_members(folder: Path, tell: Callable[[str], None], times: bool = Fals
                 tell(f"{shown(inside)} is a link or no plain file and was refused")
 
 
-def read_plain(path: Path) -> bytes:
-    """The bytes of a plain file, and of no link.
+def read_plain(path: Path | str, folder: int | None = None) -> bytes:
+    """The bytes of a plain file, and of no link; `folder` is the open folder in which the path begins.
 
     Raises  Refused if it is none, cannot be read or is too large.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Refused("is no plain file")
             return within_limit(file.read(LARGEST_NOTEBOOK + 1))
@@ -183,22 +183,39 @@ def packed_time(info: zipfile.ZipInfo) -> datetime | None:
 
 
 class PlainCollect(ExchangeCollect):
-    """nbgrader's collect, but of a submission only its notebooks are copied, and no link is followed.
+    """nbgrader's collect, but of a submission only its one notebook is copied, and no link is followed.
 
+    The folder is the student's, who may exchange anything in it meanwhile: it is opened once and read through that.
     A copy carries the time at which the system last saw the notebook change, which its owner cannot set back.
     """
 
     def do_copy(self, src: str, dest: str, log: object = None) -> None:
-        if os.path.islink(src):
-            raise Refused("is a link")
-        for entry in sorted(os.scandir(src), key=lambda entry: entry.name):
-            if entry.name.endswith(".ipynb"):
-                data = read_plain(Path(entry.path))
-                seen = entry.stat(follow_symlinks=False).st_ctime
-                copied = Path(dest, entry.name)
-                copied.parent.mkdir(parents=True, exist_ok=True)
-                copied.write_bytes(data)
-                os.utime(copied, (seen, seen))
+        try:
+            folder = os.open(src, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise Refused(f"is a link or cannot be opened ({error.strerror})") from error
+        try:
+            name = the_notebook(os.listdir(folder), f"{self.coursedir.assignment_id}.ipynb")
+            data = read_plain(name, folder)
+            seen = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime
+        finally:
+            os.close(folder)
+        Path(dest).mkdir(parents=True)
+        Path(dest, name).write_bytes(data)
+        os.utime(Path(dest, name), (seen, seen))
+
+
+def the_notebook(names: list[str], wanted: str) -> str:
+    """The name among these that is wanted, or else the only notebook.
+
+    Raises  Refused if there is neither.
+    """
+    notebooks = [name for name in names if name.endswith(".ipynb")]
+    if wanted in notebooks:
+        return wanted
+    if len(notebooks) == 1:
+        return notebooks[0]
+    raise Refused(f"holds {len(notebooks)} notebooks and no {wanted}")
 
 
 def inbound_of(course: Course, source: Path) -> Path:
@@ -295,7 +312,7 @@ def recognize(member: Member, labs: list[str], asked: str) -> HandedIn:
     if lab_of(student, labs):
         raise Refused("does not say whose it is and was left out; name it STUDENT.ipynb or put it into STUDENT/")
     if not STUDENT.fullmatch(student):
-        raise Refused(f"has no name for a student ({student!r}) and was refused; use letters, digits, . _ @ -")
+        raise Refused(f"has no name for a student ({shown(student)}) and was refused; use letters, digits, . _ @ -")
     lab = next(filter(None, (lab_of(part, labs) for part in reversed(parts))), "")
     if asked and lab not in ("", asked):
         raise Refused(f"is {lab} and was left out, because {asked} is collected")
