@@ -7,7 +7,7 @@
   grade    grade the demonstration class
   lab      JupyterLab alone
   bench    the measurements behind the figures in the notes
-  clean    remove what was made: site, runs, grading work (the environment stays)
+  clean    remove what can be made again: site and runs (marks in grading/_work and the environment stay)
 
   SERVE=0  class: do not serve at the end       SITE_PORT=8000, LAB_PORT=8888  where to serve
 
@@ -37,7 +37,7 @@ IN_CONDA = os.environ.get("CONDA_PREFIX") == sys.prefix and importlib.util.find_
 BIN = Path(sysconfig.get_path("scripts")) if IN_CONDA else VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = Path(sys.executable) if IN_CONDA else BIN / "python"
 SITE = HERE / "book" / "_build" / "html"
-MADE = ("book/_build", "runs", "grading/_work")
+MADE = ("book/_build", "runs")
 
 
 def environment() -> None:

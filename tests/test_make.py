@@ -117,13 +117,13 @@ def test_in_the_conda_environment_no_second_one_is_made(make, monkeypatch):
     make.environment()
 
 
-def test_clean_removes_what_was_made_and_nothing_else(make, monkeypatch, tmp_path):
+def test_clean_removes_what_can_be_made_again_and_no_marks(make, monkeypatch, tmp_path):
     for name in ("runs/journey", "book/_build/html", "grading/_work", ".venv/bin", "notebooks"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["make.py", "clean"])
     make.main()
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir())
-    assert left == [".venv", ".venv/bin", "book", "grading", "notebooks"]
+    assert left == [".venv", ".venv/bin", "book", "grading", "grading/_work", "notebooks"]
 
 
 def test_the_makefile_has_no_logic_of_its_own():
