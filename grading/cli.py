@@ -1,4 +1,4 @@
-"""The instructor's commands: preflight, labs, release, collect, grade, demo."""
+"""The instructor's commands: preflight, labs, release, collect, grade, export, report, demo."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 from grading import day, sandbox
 from grading.course import Course, CourseError
 from grading.demonstration import build_class
+from grading.export import export
 from grading.gradebook import release_labs
 from grading.judge import REVIEW
 from grading.preflight import Report, preflight
@@ -49,6 +50,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--host-exposed", action="store_true", help="grade even where there is no sandbox: the "
                      "students' code can then read and change whatever your account can")
     one.set_defaults(run=run_grade)
+    one = commands.add_parser("export", help="write the grades for a spreadsheet, Canvas or Moodle")
+    one.add_argument("format", metavar="FORMAT", help="csv, canvas or moodle")
+    one.add_argument("--lab", help="01, lab01 or lab01_neuron; all labs if none is named")
+    one.add_argument("--out", type=Path, metavar="FILE")
+    one.add_argument("--unfinished", action="store_true", help="export the points so far where a person has not "
+                     "marked everything; without it those grades stay empty")
+    one.set_defaults(run=run_export)
+    one = commands.add_parser("report", help="write the page about the class, one for each lab")
+    one.add_argument("--lab", help="01, lab01 or lab01_neuron; all labs if none is named")
+    one.add_argument("--pseudonyms", action="store_true", help="leave the students' names out")
+    one.set_defaults(run=run_report)
     one = commands.add_parser("demo", help="build the demonstration class and grade it")
     one.set_defaults(run=run_demo)
     return top
@@ -124,6 +136,31 @@ def run_grade(course: Course, options: argparse.Namespace) -> int:
     with strangers_parent(options.host_exposed) as parent:
         graded = grade(course, options.folder.resolve(), parent, progress)
     return show_graded(course, graded, time.monotonic() - started)
+
+
+def run_export(course: Course, options: argparse.Namespace) -> int:
+    done = export(course, options.format, options.lab, options.out, options.unfinished)
+    print(f"export: {done.n_students} students in {short(course, done.path)}")
+    if done.waiting:
+        names = sorted({entry.student for entry in done.waiting})
+        who = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        what = "their points so far" if options.unfinished else "left empty (--unfinished exports the points so far)"
+        n = len(done.waiting)
+        print(f"  {n} {'grade waits' if n == 1 else 'grades wait'} for a person, {what}: {who}")
+    return 0
+
+
+def run_report(course: Course, options: argparse.Namespace) -> int:
+    from grading.report import write_reports  # copydetect takes a second to import, and only the report needs it
+
+    for path in write_reports(course, options.lab, options.pseudonyms):
+        print(f"report: {short(course, path)}")
+    return 0
+
+
+def short(course: Course, path: Path) -> Path:
+    """The path as it is told: short if it lies in the course."""
+    return path.relative_to(course.root) if path.is_relative_to(course.root) else path
 
 
 def run_demo(course: Course, options: argparse.Namespace) -> int:
