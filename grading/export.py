@@ -116,8 +116,9 @@ def moodle_rows(labs: Labs, unfinished: bool) -> list[list[Cell]]:
 
 def feedback(entry: Entry) -> str:
     """What was said about each question that is not full, as HTML, which is how Moodle reads it."""
-    told = [_told(mark) for mark in entry.marks if not mark.is_full or mark.comment]
-    return html.escape(" ".join(told) or "Every question is right.", quote=False)
+    told = [_told(mark) for mark in entry.marks if not mark.is_full or mark.comment] or ["Every question is right."]
+    late = [f"Late: {entry.late_penalty:g} points were taken off."] if entry.late_penalty else []
+    return html.escape(" ".join(told + late), quote=False)
 
 
 def _told(mark: Mark) -> str:

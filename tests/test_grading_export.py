@@ -161,7 +161,7 @@ def test_a_persons_marks_and_the_late_penalty_count(small_class):
     enter(small_class, "bob", marks={"why": (7, "Good & short")}, late=5)
     bob = read_entries(small_class, LAB)[1]
     assert (bob.points, bob.waits) == (92, 0)
-    assert feedback(bob) == "Why: 7 of 10. Good &amp; short"
+    assert feedback(bob) == "Why: 7 of 10. Good &amp; short Late: 5 points were taken off."
 
 
 def test_a_person_may_overrule_the_judge_and_a_review_waits(course):
