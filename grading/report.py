@@ -51,7 +51,7 @@ class Item:
     title: str
     section: str  # of the chapter
     counts: dict[str, int]  # students by FULL, PART, NONE, OPEN, WAITS
-    difficulty: float | None  # None: nobody's answer is marked yet
+    difficulty: float | None  # None: most answers wait for a person
     discrimination: float | None  # None: it cannot be told, `untold` says why
     untold: str
     mistakes: list[Mistake]
@@ -64,9 +64,12 @@ class Item:
 
 
 def difficulty(marks: list[Mark]) -> float | None:
-    """The share of full marks among the marked answers."""
+    """The share of full marks among the marked answers, or None while most of them wait for a person.
+
+    The first to be marked are those left open, so a few marked answers say nothing about the rest.
+    """
     marked = [mark.is_full for mark in marks if mark.points is not None]
-    return sum(marked) / len(marked) if marked else None
+    return sum(marked) / len(marked) if marked and 2 * len(marked) >= len(marks) else None
 
 
 def discrimination(pairs: list[tuple[float, float]]) -> tuple[float | None, str]:

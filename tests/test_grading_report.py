@@ -127,6 +127,16 @@ def test_what_waits_and_who_gave_no_answer_do_not_count_in_difficulty(course):
     assert "3 submissions, 1 without any answer" in page_of(course)
 
 
+def test_a_question_that_most_wait_for_is_not_called_hard(course):
+    """Two written answers wait; the one that was left open is marked at once and would say 0%."""
+    give(course, "ada", FULL | {"why": None})
+    give(course, "bob", FULL | {"why": None})
+    give(course, "cyd", FULL | {"why": 0}, why={"status": BLANK})
+    found = items(course)["why"]
+    assert found.difficulty is None and found.counts["left open"] == 1
+    assert to_teach([found]) == [] and "most wait" in page_of(course)
+
+
 def test_the_distribution_counts_everyone_once(course):
     give(course, "ada", FULL)
     give(course, "bob", FULL | {"why": None})
