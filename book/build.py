@@ -172,8 +172,8 @@ def build_aside() -> None:
             raise KeyboardInterrupt from error
     if app.statuscode:
         raise BuildError("Sphinx warned of something, shown above; repair it and build again")
-    front_door = ASIDE / "html" / "index.html"  # a redirection without an icon, so browsers look for a favicon.ico
-    icon = '<link rel="icon" type="image/svg+xml" href="_static/favicon.svg">\n'
+    front_door = ASIDE / "html" / "index.html"  # a redirection; without an icon browsers look for a favicon.ico
+    icon = '<link rel="icon" href="data:,">\n'
     front_door.write_text(icon + front_door.read_text())
 
 

@@ -266,7 +266,7 @@ def open_page(browser, address):
             page.on("request", lambda r: r.url.startswith((address, "data:", "blob:")) or complain("asked for", r.url))
             page.on("requestfailed", lambda r: complain("failed", r.url))
             page.on("response", lambda r: r.status < 400 or complain(r.status, r.url))
-            page.on("console", lambda m: m.type != "error" or complain("console", m.text))
+            page.on("console", lambda m: m.type != "error" or complain("console", m.text, m.location["url"]))
             page.on("pageerror", lambda error: complain("script", error))
         page = contexts[0].pages[0]
         page.goto(address + path)
