@@ -18,6 +18,7 @@ from pathlib import Path
 
 from minigpt import journey, recipes
 from minigpt.config import RunConfig
+from minigpt.disk import write_text
 
 RESULT = Path(__file__).with_suffix(".json")
 
@@ -26,17 +27,15 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on")
     options.add_argument("--steps", type=int, default=recipes.journey().train.steps)
-    seeds = range(options.parse_args().seeds)
+    given = options.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        runs = [measure(with_seed(seed, options.parse_args().steps), Path(place)) for seed in seeds]
+        runs = [measure(with_seed(seed, given.steps), Path(place)) for seed in range(given.seeds)]
     result = {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]),
               "machine": runs[0].pop("machine"), "runs": runs,
               "summary": {name: summary([run[name] for run in runs]) for name in runs[0] if name != "seed"}}
     for run in runs[1:]:
         del run["machine"]
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    partial.replace(RESULT)
+    write_text(RESULT, json.dumps(result, indent=2) + "\n")
     for name, figures in result["summary"].items():
         print(f"{name:22} median {figures['median']:10.3f}   {figures['lowest']:10.3f} to {figures['highest']:10.3f}")
 

@@ -19,7 +19,8 @@ def with_code(text: str) -> Markup:
 
 
 @cache
-def template() -> Template:
+def template(name: str) -> Template:
+    """One of the judge's pages, ready to be filled in."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -27,8 +28,8 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["with_code"] = with_code
-    return environment.get_template("feedback.html")
+    environment.filters |= {"with_code": with_code, "percent": lambda share: f"{100 * share:.0f}%"}
+    return environment.get_template(name)
 
 
 def feedback_page(result: dict, by_hand: dict[str, tuple[float, str]], late: str = "", penalty: float = 0) -> str:
@@ -38,7 +39,7 @@ def feedback_page(result: dict, by_hand: dict[str, tuple[float, str]], late: str
     """
     questions = [_marked(question, by_hand) for question in result["questions"]]
     waiting = sum(q["max_points"] for q in questions if q["points"] is None)
-    return template().render(
+    return template("feedback.html").render(
         result=result,
         parts=[(PARTS[part], [q for q in questions if q["part"] == part]) for part in PARTS],
         points=sum(q["points"] or 0 for q in questions) - penalty,

@@ -15,14 +15,11 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from grading.classbook import Entry, Mark, read_labs, sections
 from grading.course import Course, Lab, write_whole
-from grading.feedback import with_code
+from grading.feedback import template
 from grading.judge import BLANK, REVIEW, course_secret
 from grading.likeness import Alike, find_alike
 
@@ -200,19 +197,6 @@ def pairs_of(alike: list[Alike], titles: dict[str, str], naming: Naming) -> list
     return sorted(pairs, key=lambda pair: (-pair["n_signs"], pair["students"]))
 
 
-@cache
-def template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"with_code": with_code, "percent": lambda share: f"{100 * share:.0f}%"}
-    return environment.get_template("report.html")
-
-
 def report_page(course: Course, lab: Lab, entries: list[Entry], naming: Naming | None = None) -> str:
     """The page of one lab; with `naming`, other names stand for the students' and nothing of their own text."""
     hidden = naming is not None
@@ -224,7 +208,7 @@ def report_page(course: Course, lab: Lab, entries: list[Entry], naming: Naming |
     review = [(who, mark.title, "" if hidden else mark.fault) for who, mark in open_marks if mark.status == REVIEW]
     flagged = [(naming(e.student), [] if hidden else e.flags) for e in entries if e.flags]
     alike = find_alike(lab, answers_of(course, lab, [entry.student for entry in entries]))
-    return template().render(
+    return template("report.html").render(
         title=entries[0].lab_title,
         hidden=hidden,
         n=len(entries),
