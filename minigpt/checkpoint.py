@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from minigpt import huggingface
 from minigpt.config import ModelConfig, RunConfig
+from minigpt.disk import whole_folder
 from minigpt.huggingface import Weights
 from minigpt.model import GPT
 from minigpt.tokenizer import END_OF_TEXT, Tokenizer
@@ -19,18 +20,13 @@ from minigpt.tokenizer import END_OF_TEXT, Tokenizer
 def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer,
          optimizer: Weights | None = None) -> Path:
     """The folder, written whole or not at all; `optimizer` adds what a run needs to go on."""
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
-    tokenizer.save(partial / "tokenizer.json")
-    write_weights(partial / "model.safetensors", untied(config.model, weights), tokenizer)
-    if optimizer is not None:
-        write_weights(partial / "optimizer.safetensors", optimizer, tokenizer)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+    with whole_folder(folder) as partial:
+        (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
+        tokenizer.save(partial / "tokenizer.json")
+        write_weights(partial / "model.safetensors", untied(config.model, weights), tokenizer)
+        if optimizer is not None:
+            write_weights(partial / "optimizer.safetensors", optimizer, tokenizer)
+    return Path(folder)
 
 
 def load(folder: Path) -> tuple[GPT, Tokenizer, RunConfig]:
@@ -57,21 +53,16 @@ def export(folder: Path, target: Path) -> Path:
     target = Path(target)
     if target.exists() and any(target.iterdir()):
         raise ValueError(f"{target} is not empty; name a new folder")
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     theirs = huggingface.to_weights(config.model, untied(config.model, model.state_dict()))
     files = {"config.json": huggingface.to_config(config.model, tokenizer.end_of_text),
              "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT,
                                        "bos_token": END_OF_TEXT, "clean_up_tokenization_spaces": False,
                                        "model_max_length": config.model.max_seq_len}}
-    for name, content in files.items():
-        (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    tokenizer.save(partial / "tokenizer.json")
-    write_weights(partial / "model.safetensors", theirs, tokenizer)
-    if target.exists():
-        target.rmdir()
-    partial.rename(target)
+    with whole_folder(target) as partial:
+        for name, content in files.items():
+            (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        tokenizer.save(partial / "tokenizer.json")
+        write_weights(partial / "model.safetensors", theirs, tokenizer)
     return target
 
 

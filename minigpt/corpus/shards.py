@@ -5,7 +5,6 @@ Axes: B batch, T time in tokens.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minigpt.corpus.sources import Document, in_validation
+from minigpt.disk import whole_folder
 from minigpt.tokenizer import Tokenizer
 
 MANIFEST = "shards.json"
@@ -29,25 +29,19 @@ def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Pa
     its tokens, documents, bytes of text and SHA-256.
     Raises  ValueError if one of the two splits gets no document.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    writers = {split: _Writer(partial, split, tokenizer, tokens_per_shard) for split in ("train", "validation")}
-    for group in _groups(documents, 256):
-        for document, ids in zip(group, tokenizer.encode_many([d.text for d in group]), strict=True):
-            split = "validation" if in_validation(document.name, validation_share) else "train"
-            writers[split].add(ids, len(document.text.encode()))
-    manifest = {"tokenizer": tokenizer.fingerprint,
-                "splits": {split: writer.close() for split, writer in writers.items()}}
-    for split, shards in manifest["splits"].items():
-        if not shards:
-            shutil.rmtree(partial)
-            raise ValueError(f"no document fell into the {split} split; give more documents or another share")
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+    with whole_folder(folder) as partial:
+        writers = {split: _Writer(partial, split, tokenizer, tokens_per_shard) for split in ("train", "validation")}
+        for group in _groups(documents, 256):
+            for document, ids in zip(group, tokenizer.encode_many([d.text for d in group]), strict=True):
+                split = "validation" if in_validation(document.name, validation_share) else "train"
+                writers[split].add(ids, len(document.text.encode()))
+        manifest = {"tokenizer": tokenizer.fingerprint,
+                    "splits": {split: writer.close() for split, writer in writers.items()}}
+        for split, shards in manifest["splits"].items():
+            if not shards:
+                raise ValueError(f"no document fell into the {split} split; give more documents or another share")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return Path(folder)
 
 
 class _Writer:
