@@ -1,6 +1,7 @@
 """Things that several tests start from: a small text, its tokenizer, a small model, a short run."""
 
 import dataclasses
+from functools import cache
 
 import pytest
 import torch
@@ -44,3 +45,13 @@ def prepared(short_run, tmp_path):
     """The short run, its tokenizer and its folder with shards."""
     folder = tmp_path / "run"
     return short_run, prepare(short_run, folder), folder
+
+
+@pytest.fixture(scope="module")
+def alembic_is_asked_once():
+    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
+    import nbgrader.api
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
+        yield

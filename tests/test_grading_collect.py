@@ -11,9 +11,7 @@ import stat
 import struct
 import zipfile
 from datetime import UTC, datetime, timedelta
-from functools import cache
 
-import nbgrader.api
 import pytest
 from nbgrader.api import Gradebook
 from test_grading_tiny import EXPOSED, LAB, tiny_course
@@ -37,12 +35,7 @@ DUE = "2026-10-01 11:00:00 UTC"
 LABS = ["lab00_journey", "lab01_neuron", "lab01_neuron_b"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alembic_is_asked_once():
-    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
-        yield
+pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 
 
 @pytest.fixture(scope="module")

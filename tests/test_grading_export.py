@@ -3,9 +3,7 @@
 import csv
 import json
 import os
-from functools import cache
 
-import nbgrader.api
 import pytest
 from nbgrader.api import Gradebook
 from test_grading_tiny import LAB, tiny_course
@@ -23,12 +21,7 @@ TITLES = {"double": "Twice a number", "total": "The sum of a folder", "answer-se
 FULL = dict(QUESTIONS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alembic_is_asked_once():
-    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
-        yield
+pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 
 
 def give(course, student, points, **more):

@@ -7,10 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
-import nbgrader.api
 import pytest
 from nbgrader.api import Gradebook
 from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
@@ -30,12 +28,7 @@ def silent(line):
     """Where a run tells its progress to nobody."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alembic_is_asked_once():
-    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
-        yield
+pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 
 
 @pytest.fixture(scope="module")

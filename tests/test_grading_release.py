@@ -4,10 +4,8 @@ import json
 import re
 import shutil
 import zipfile
-from functools import cache
 from pathlib import Path
 
-import nbgrader.api
 import pytest
 from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 
@@ -21,12 +19,7 @@ from grading.session import WarmParent
 COURSE = Course(Path(__file__).resolve().parents[1])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alembic_is_asked_once():
-    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
-        yield
+pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 
 
 @pytest.fixture(scope="module")
