@@ -36,6 +36,7 @@ from minigpt.disk import write_text
 from minigpt.evaluate.log import Log
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.model import GPT
+from minigpt.schedule import learning_rate
 from minigpt.tokenizer import Tokenizer
 
 
@@ -112,18 +113,6 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean nats per token. Shapes  logits (B, T, V), targets (B, T)."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-
-
-def learning_rate(settings: TrainConfig, step: int) -> float:
-    """A straight climb over the warm-up, then half a cosine down to the minimum.
-
-    Source  Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
-    """
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    span = settings.learning_rate - settings.min_learning_rate
-    return settings.min_learning_rate + span * (1 + math.cos(math.pi * done)) / 2
 
 
 def make_fabric(settings: TrainConfig) -> Fabric:

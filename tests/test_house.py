@@ -11,7 +11,7 @@ HERE = Path(__file__).parents[1]
 
 STOREYS = [
     {"config", "disk"},
-    {"tokenizer", "model", "recipes", "autograd", "huggingface"},
+    {"tokenizer", "model", "recipes", "autograd", "huggingface", "schedule", "machine", "energy", "alarm"},
     {"corpus", "checkpoint", "generate"},
     {"evaluate"},
     {"train"},

@@ -17,7 +17,8 @@ from minigpt.corpus import Shards
 from minigpt.evaluate import read_log
 from minigpt.evaluate.log import read_rows
 from minigpt.model import GPT
-from minigpt.train import learning_rate, make_optimizer, next_token_loss, train
+from minigpt.schedule import learning_rate
+from minigpt.train import make_optimizer, next_token_loss, train
 
 COLUMNS = ("step", "tokens", "loss", "learning_rate", "gradient_norm", "validation_loss", "validation_bits_per_byte")
 
@@ -207,6 +208,26 @@ def test_the_learning_rate_climbs_and_comes_down(short_run):
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
+
+
+def test_constant_with_cooldown_stays_up_and_comes_down_straight(short_run):
+    settings = dataclasses.replace(short_run.train, steps=100, warmup_steps=10, learning_rate=1.0, schedule="wsd",
+                                   min_learning_rate=0.1, cooldown_share=0.2)
+    rates = [learning_rate(settings, step) for step in range(101)]
+    assert rates[4] == pytest.approx(0.5) and set(rates[9:81]) == {1.0}
+    assert rates[90] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
+    never = dataclasses.replace(settings, cooldown_share=0.0)
+    assert {learning_rate(never, step) for step in range(10, 100)} == {1.0}
+
+
+def test_a_longer_run_with_cooldown_begins_as_the_shorter_one(short_run):
+    """What a cosine cannot: its rate at every step depends on the length of the run."""
+    def beginning(schedule, steps):
+        settings = dataclasses.replace(short_run.train, schedule=schedule, steps=steps, warmup_steps=10)
+        return [learning_rate(settings, step) for step in range(80)]
+
+    assert beginning("wsd", 100) == beginning("wsd", 200)
+    assert beginning("cosine", 100) != beginning("cosine", 200)
 
 
 def test_only_matrices_decay(short_run):
