@@ -14,7 +14,7 @@ from minigpt.config import ModelConfig, RunConfig
 from minigpt.disk import whole_folder
 from minigpt.huggingface import Weights
 from minigpt.model import GPT
-from minigpt.tokenizer import END_OF_TEXT, Tokenizer
+from minigpt.tokenizer import Tokenizer
 
 
 def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer,
@@ -55,8 +55,8 @@ def export(folder: Path, target: Path) -> Path:
         raise ValueError(f"{target} is not empty; name a new folder")
     theirs = huggingface.to_weights(config.model, untied(config.model, model.state_dict()))
     files = {"config.json": huggingface.to_config(config.model, tokenizer.end_of_text),
-             "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT,
-                                       "bos_token": END_OF_TEXT, "clean_up_tokenization_spaces": False,
+             "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokenizer.end,
+                                       "bos_token": tokenizer.end, "clean_up_tokenization_spaces": False,
                                        "model_max_length": config.model.max_seq_len}}
     with whole_folder(target) as partial:
         for name, content in files.items():

@@ -1,7 +1,9 @@
-"""Byte-level byte-pair encoding: any text to token ids and back, without a loss."""
+"""Byte-level byte-pair encoding: any text, and any bytes, to token ids and back without a loss."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,12 @@ from minigpt.disk import write_text
 
 END_OF_TEXT = "<|endoftext|>"
 
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>")
+"""What ends a document in our tokenizers and GPT-NeoX's, in LLaMA 3's, and in LLaMA 1's and 2's."""
+
+NO_TEXT = re.compile("([\udc80-\udcff]+)")
+"""Bytes that are no UTF-8, as Python's `surrogateescape` writes them into a string."""
+
 
 class Tokenizer:
     """A vocabulary of byte strings. Id 0 ends a document; the 256 single bytes follow, then the merges."""
@@ -19,9 +27,12 @@ class Tokenizer:
     def __init__(self, engine: tokenizers.Tokenizer) -> None:
         self.engine = engine
         self.engine.encode_special_tokens = True  # "<|endoftext|>" in somebody's text stays text
-        self.end_of_text = engine.token_to_id(END_OF_TEXT)
-        if self.end_of_text is None:
-            raise ValueError(f"the tokenizer has no {END_OF_TEXT} token; train one with Tokenizer.train")
+        self.end = next((end for end in ENDS if engine.token_to_id(end) is not None), None)
+        if self.end is None:
+            raise ValueError(f"the tokenizer has none of the tokens {', '.join(ENDS)}; train one with Tokenizer.train")
+        self.end_of_text = engine.token_to_id(self.end)
+        self.pieces, self.leading = _pieces(engine)
+        self.single = {piece: i for i, piece in reversed(list(enumerate(self.pieces))) if len(piece) == 1}
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -54,21 +65,44 @@ class Tokenizer:
         return hashlib.sha256(self.engine.to_str().encode()).hexdigest()[:12]
 
     def encode(self, text: str) -> list[int]:
-        return self.engine.encode(text, add_special_tokens=False).ids
+        """Raises ValueError if the string holds half of a surrogate pair, which is no text."""
+        return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text; all cores share the work."""
-        return [coded.ids for coded in self.engine.encode_batch(list(texts), add_special_tokens=False)]
+        try:
+            return [coded.ids for coded in self.engine.encode_batch(list(texts), add_special_tokens=False)]
+        except TypeError:
+            raise ValueError("the text holds half of a surrogate pair, which is no text; "
+                             "read it as UTF-8, or give its bytes to encode_bytes") from None
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The ids of any bytes: those that are UTF-8 as text, every other one by itself."""
+        parts = NO_TEXT.split(data.decode("utf-8", errors="surrogateescape"))
+        return [i for n, part in enumerate(parts) for i in (self._singles(part) if n % 2 else self.encode(part))]
+
+    def _singles(self, part: str) -> list[int]:
+        return [self.single[bytes([byte])] for byte in part.encode("utf-8", errors="surrogateescape")]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; the end-of-text token is left out, a broken character becomes U+FFFD."""
-        return self.engine.decode([int(i) for i in ids], skip_special_tokens=True)
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the ids. Raises ValueError for an id that the vocabulary does not have."""
+        data = b"".join(map(self.piece, ids))
+        return data.removeprefix(self.leading)
+
+    def piece(self, id: int) -> bytes:
+        """The bytes that one id stands for; none for the end of a text."""
+        if not 0 <= id < len(self.pieces):
+            raise ValueError(f"there is no token {int(id)}; ids run from 0 to {len(self.pieces) - 1}, "
+                             "so take the tokenizer that made them")
+        return self.pieces[id]
 
     def byte_lengths(self) -> np.ndarray:
         """How many bytes of text each id stands for, (V,); 0 for the end of a text."""
-        lengths = [len(self.engine.id_to_token(i)) for i in range(self.vocab_size)]  # one character a byte
-        lengths[self.end_of_text] = 0
-        return np.array(lengths)
+        return np.array([len(piece) for piece in self.pieces])
 
     def save(self, path: Path) -> None:
         write_text(path, self.engine.to_str())
@@ -82,3 +116,37 @@ class Tokenizer:
             raise ValueError(f"there is no tokenizer at {path}; give the folder of a run or a checkpoint") from None
         except Exception as fault:  # the library raises plain Exception for a broken file
             raise ValueError(f"{path} is not a tokenizer ({fault}); restore the file or train again") from None
+
+
+def _pieces(engine: tokenizers.Tokenizer) -> tuple[list[bytes], bytes]:
+    """The bytes of each id, and those that encoding puts before a text and decoding has to take away.
+
+    Three ways to write a token down: GPT-NeoX and LLaMA 3 have one letter a byte; LLaMA 1 and 2 write `\u2581` for a
+    space and `<0x0A>` for a byte, and begin each text with a space; added tokens are plain text.
+    """
+    whole = json.loads(engine.to_str())
+    spaced = whole["model"].get("byte_fallback", False)
+    added = {token["id"]: b"" if token["special"] else token["content"].encode() for token in whole["added_tokens"]}
+    read = _spaced if spaced else _lettered(_letters())
+    tokens = [engine.id_to_token(i) for i in range(max(engine.get_vocab().values()) + 1)]
+    pieces = [added[i] if i in added else read(token or "") for i, token in enumerate(tokens)]
+    return pieces, b" " if spaced and engine.encode("a", add_special_tokens=False).tokens[0][0] == "\u2581" else b""
+
+
+def _spaced(token: str) -> bytes:
+    byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
+    return bytes.fromhex(byte[1]) if byte else token.replace("\u2581", " ").encode()
+
+
+def _lettered(letters: dict[str, int]) -> Callable[[str], bytes]:
+    return lambda token: bytes(letters[letter] for letter in token)
+
+
+def _letters() -> dict[str, int]:
+    """Which byte a letter of a byte-level token stands for: printable ones for themselves, the others from 256 on.
+
+    Source  Radford et al. 2019, the code of GPT-2, `bytes_to_unicode`.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("\xa1"), ord("\xac") + 1), *range(ord("\xae"), 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
