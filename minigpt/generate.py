@@ -3,6 +3,7 @@
 Axes: B batch, T time in tokens, V vocabulary.
 """
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class Sampling:
     min_p: float | None = None
     """Choose among the tokens that are at least this many times as likely as the likeliest."""
     seed: int = 0
-    """The same seed gives the same text."""
+    """The same seed gives the same text; row i of a batch has seed + i."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -39,9 +40,10 @@ class Sampling:
                 raise ValueError(f"{name} is {value} but is a share above 0 and at most 1")
 
 
-def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """One token id for each row of logits. Shapes  (B, V) -> (B,).
+def pick(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
+    """One token id for each row of logits. Shapes  logits (B, V), draws (B,) from 0 to 1 -> (B,).
 
+    A row's draw is where on the line from 0 to 1 it lands when the tokens lie on it, as long as they are likely.
     Source  Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration" (top-p).
     """
     if sampling.temperature == 0:
@@ -57,13 +59,15 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tens
     if sampling.min_p is not None:
         probabilities = logits.softmax(dim=-1)
         keep &= probabilities >= sampling.min_p * probabilities.amax(dim=-1, keepdim=True)
-    probabilities = logits.masked_fill(~keep, -torch.inf).softmax(dim=-1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    line = logits.masked_fill(~keep, -torch.inf).softmax(dim=-1).double().cumsum(dim=-1)
+    return torch.searchsorted(line, draws[:, None] * line[:, -1:], right=True)[:, 0]
 
 
-def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling) -> Iterator[Tensor]:
+def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling,
+                documents: Tensor | None = None) -> Iterator[Tensor]:
     """One (B,) tensor of new ids after the other, for prompts (B, T).
 
+    Row i draws from a generator of its own, of seed + i: what is in the other rows does not change it.
     Raises  ValueError for an empty prompt, an id that the model does not know, or a text longer than the model.
     """
     T, limit = ids.shape[1], model.config.max_seq_len
@@ -73,14 +77,17 @@ def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling
         raise ValueError(f"the prompt has an id outside 0 to {model.config.vocab_size - 1}; use the model's tokenizer")
     if T + max_new_tokens > limit:
         raise ValueError(f"{T} tokens of prompt and {max_new_tokens} new ones are more than max_seq_len {limit}; "
-                         f"ask for at most {max(limit - T, 0)}")
-    generator = torch.Generator(device=ids.device).manual_seed(sampling.seed)
+                         + (f"ask for at most {limit - T}" if limit > T else "shorten the prompt"))
+    generators = [torch.Generator().manual_seed(sampling.seed + row) for row in range(len(ids))]
+    draws = torch.stack([torch.rand(max_new_tokens, generator=generator, dtype=torch.double)
+                         for generator in generators]).to(ids.device)
     cache = Cache(model.config, ids.shape[0], ids.device, model.embedding.weight.dtype)
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         with torch.inference_mode():
-            picked = pick(model(ids, cache)[:, -1], sampling, generator)
+            picked = pick(model(ids, cache, documents)[:, -1], sampling, draws[:, step])
         yield picked
         ids = picked[:, None]
+        documents = None if documents is None else documents[:, -1:]
 
 
 def generate(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling) -> Tensor:
@@ -88,39 +95,83 @@ def generate(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling) -
     return torch.cat((ids, *(new[:, None] for new in next_tokens(model, ids, max_new_tokens, sampling))), dim=1)
 
 
-def complete(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, *, samples: int = 1,
-             sampling: Sampling | None = None) -> list[str]:
-    """The prompt and what the model adds to it, `samples` times, each cut at the end of the text."""
-    start = encode_prompt(tokenizer, prompt)
-    ids = torch.tensor([start] * samples, device=model.embedding.weight.device)
-    rows = generate(model, ids, max_new_tokens, sampling or Sampling())[:, len(start) :].tolist()
-    return [prompt + tokenizer.decode(_until(row, tokenizer.end_of_text)) for row in rows]
+def left_pad(prompts: Sequence[Sequence[int]], device: torch.device | None = None) -> tuple[Tensor, Tensor | None]:
+    """Prompts of unequal lengths that end together, (B, T), and their documents: 1, but 0 where there is no token.
+
+    Positions need no care: rotary attention knows distances alone, and filling in front keeps those.
+    Documents are None where all prompts have one length. Raises ValueError if a prompt has no tokens.
+    """
+    if not all(prompts):
+        raise ValueError("a prompt has no tokens; give at least one, for example the end-of-text token")
+    T = max(map(len, prompts))
+    ids = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    real = torch.tensor([[0] * (T - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, None if bool(real.all()) else real
+
+
+class Writer:
+    """Makes text of one row's ids, piece by piece, up to the end of the text or the first of the stop strings.
+
+    A piece is held back while it may still be half of a character or the beginning of a stop string.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        if "" in stop:
+            raise ValueError("a stop string is empty and would stop everything; leave it out or give it a letter")
+        self.tokenizer, self.stop = tokenizer, stop
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held, self.done = "", False
+
+    def add(self, id: int) -> str:
+        """What is certain after one more token."""
+        if self.done or id == self.tokenizer.end_of_text:
+            return self.close()
+        self.held += self.decoder.decode(self.tokenizer.piece(id))
+        certain = len(self.held) - max((_overlap(self.held, word) for word in self.stop), default=0)
+        end = _first(self.held, self.stop)
+        if end is not None and end <= certain:
+            return self.close()
+        piece, self.held = self.held[:certain], self.held[certain:]
+        return piece
+
+    def close(self) -> str:
+        """What was held back, once nothing follows."""
+        held = self.held + self.decoder.decode(b"", final=True)
+        self.held, self.done = "", True
+        return held[: _first(held, self.stop)]
 
 
 def stream(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, *, sampling: Sampling | None = None,
            stop: Sequence[str] = ()) -> Iterator[str]:
-    """What the model adds to a prompt, piece by piece as it is written.
-
-    Ends at the end of the text or before the first of the stop strings. A piece is held back while it may still
-    be half of a character or the beginning of a stop string.
-    """
-    ids = torch.tensor([encode_prompt(tokenizer, prompt)], device=model.embedding.weight.device)
-    made, told = [], 0
+    """What the model adds to a prompt, piece by piece as it is written; see Writer."""
+    ids, _ = left_pad([encode_prompt(tokenizer, prompt)], model.embedding.weight.device)
+    writer = Writer(tokenizer, stop)
     for new in next_tokens(model, ids, max_new_tokens, sampling or Sampling()):
-        if (id := int(new)) == tokenizer.end_of_text:
-            break
-        made.append(id)
-        text = tokenizer.decode(made).rstrip("\ufffd")  # the end may be half of a character
-        if (end := _first(text, stop)) is not None:
-            yield text[told:end]
+        if piece := writer.add(int(new)):
+            yield piece
+        if writer.done:
             return
-        sure = len(text) - max((_overlap(text, word) for word in stop), default=0)
-        if sure > told:
-            yield text[told:sure]
-            told = sure
-    text = tokenizer.decode(made)
-    if rest := text[told : _first(text, stop)]:
+    if rest := writer.close():
         yield rest
+
+
+def complete(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, *, samples: int = 1,
+             sampling: Sampling | None = None, stop: Sequence[str] = ()) -> list[str]:
+    """The prompt and what the model adds to it, `samples` times; the seeds follow each other."""
+    return complete_many(model, tokenizer, [prompt] * samples, max_new_tokens, sampling=sampling, stop=stop)
+
+
+def complete_many(model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], max_new_tokens: int, *,
+                  sampling: Sampling | None = None, stop: Sequence[str] = ()) -> list[str]:
+    """Each prompt and what the model adds to it, all in one batch; what stream with seed + i adds to prompt i."""
+    ids, documents = left_pad([encode_prompt(tokenizer, prompt) for prompt in prompts], model.embedding.weight.device)
+    texts, writers = list(prompts), [Writer(tokenizer, stop) for _ in prompts]
+    for new in next_tokens(model, ids, max_new_tokens, sampling or Sampling(), documents):
+        for row, id in enumerate(new.tolist()):
+            texts[row] += writers[row].add(id)
+        if all(writer.done for writer in writers):
+            break
+    return [text + writer.close() for text, writer in zip(texts, writers, strict=True)]
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -136,7 +187,3 @@ def _first(text: str, words: Sequence[str]) -> int | None:
 def _overlap(text: str, word: str) -> int:
     """How many characters at the end of the text are the beginning of the word."""
     return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)
-
-
-def _until(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids

@@ -17,12 +17,14 @@ class Cache:
     """Keys and values of the tokens seen so far, so that the next token costs one step and not T.
 
     Shapes  keys, values: one (B, G, max_seq_len, K) tensor a layer; the first `length` places are filled.
+            documents: (B, max_seq_len), the document that each token belongs to.
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (config.n_layers, batch_size, config.n_kv_heads, config.max_seq_len, config.d_head)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.documents = torch.zeros(batch_size, config.max_seq_len, device=device, dtype=torch.long)
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,6 +33,24 @@ class Cache:
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def join(self, documents: Tensor) -> Tensor:
+        """Store the documents of (B, T) more tokens; those of all tokens so far, (B, S)."""
+        end = self.length + documents.shape[1]
+        self.documents[:, self.length : end] = documents
+        return self.documents[:, :end]
+
+
+def visible(T: int, S: int, documents: Tensor | None, seen: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which of S tokens each of the last T may see: none that is later, none of another document.
+
+    Shapes  documents (B, T), seen (B, S) -> (B, 1, T, S); without documents (T, S), or None where
+            `scaled_dot_product_attention` knows it by itself: one token, or a text from its beginning.
+    """
+    if documents is None and T in (1, S):
+        return None
+    mask = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    return mask if documents is None else mask & (documents[:, None, :, None] == seen[:, None, None, :])
 
 
 def rotary_angles(config: ModelConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -67,7 +87,7 @@ class Attention(nn.Module):
         self.to_values = nn.Linear(width, kv_width, bias=config.bias)
         self.to_output = nn.Linear(width, width, bias=config.bias)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, mask: Tensor | None) -> Tensor:
         B, T, D = x.shape
         K = self.config.d_head
         queries = rotate(self.to_queries(x).view(B, T, -1, K).transpose(1, 2), cos, sin)  # (B, H, T, K)
@@ -75,12 +95,8 @@ class Attention(nn.Module):
         values = self.to_values(x).view(B, T, -1, K).transpose(1, 2)  # (B, G, T, K)
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)  # (B, G, S, K)
-        S = keys.shape[2]
-        mask = None
-        if T not in (1, S):  # a chunk after a filled cache: token t sees the cache and the chunk up to itself
-            mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=T == S and T > 1,
+            queries, keys, values, attn_mask=mask, is_causal=mask is None and T > 1,
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # (B, H, T, K)
         return self.to_output(mixed.transpose(1, 2).reshape(B, T, D))
@@ -114,8 +130,8 @@ class Block(nn.Module):
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None) -> Tensor:
-        attended = self.attention(self.attention_norm(x), cos, sin, cache)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, mask: Tensor | None) -> Tensor:
+        attended = self.attention(self.attention_norm(x), cos, sin, cache, mask)
         if self.parallel:
             return x + attended + self.feed_forward(self.feed_forward_norm(x))
         x = x + attended
@@ -141,10 +157,11 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         initialize(self, seed)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: Cache | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits of the token that follows each token.
 
         Shapes  ids (B, T) -> (B, T, V). With a cache, ids are the T tokens after those that it holds.
+                documents (B, T): a number for each token's document; tokens see their own document alone.
         Raises  ValueError if the text is longer than max_seq_len.
         """
         start = 0 if cache is None else cache.length
@@ -152,9 +169,11 @@ class GPT(nn.Module):
         if n > limit:
             raise ValueError(f"the text has {n} tokens but max_seq_len is {limit}; shorten it or use a longer model")
         cos, sin = rotary_angles(self.config, start, ids.shape[1], ids.device)
+        seen = documents if cache is None or documents is None else cache.join(documents)
+        mask = visible(ids.shape[1], n, documents, seen, ids.device)
         x = self.embedding(ids)  # (B, T, D)
         for block in self.blocks:
-            x = block(x, cos, sin, cache)
+            x = block(x, cos, sin, cache, mask)
         if cache is not None:
             cache.length = n
         return self.head(self.norm(x))  # (B, T, V)
