@@ -1,16 +1,13 @@
 """A graded class, read back: every student's marks for a lab, with what a person gave in the formgrader."""
 
 import json
-import re
 from dataclasses import dataclass
 
 from nbgrader.api import Gradebook, MissingEntry
 
-from grading.course import Course, CourseError, Lab
+from grading.course import Course, CourseError
 from grading.gradebook import quiet_nbgrader
 from grading.judge import BLANK
-
-SECTION = r"\({}\)=\s*\n#+ +(.+)"  # a label of the chapter and the heading that follows it
 
 
 @dataclass(frozen=True)
@@ -152,11 +149,3 @@ def _given(submission) -> dict[str, tuple[float, str]]:
                 points = grade.manual_score + (grade.extra_credit or 0)
                 given[grade.name.removeprefix("test-")] = (points, comments.get(grade.name, ""))
     return given
-
-
-def sections(lab: Lab) -> dict[str, str]:
-    """The heading of the chapter's section that teaches each question, by question id; "" if there is none."""
-    cells = json.loads(lab.chapter_path.read_bytes())["cells"] if lab.chapter_path.is_file() else []
-    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    found = {question.id: re.search(SECTION.format(re.escape(question.teaches)), text) for question in lab.questions}
-    return {question: match[1].strip() if match else "" for question, match in found.items()}

@@ -171,10 +171,8 @@ class _Inbox:
         return receipt
 
     def publish(self) -> None:
-        """Lay out under submitted/ the attempt that counts: the last that can be read, or else the last."""
-        counts: dict[tuple[str, str], dict] = {}
-        for receipt in sorted(self.receipts, key=lambda r: (r["readable"] == "yes", int(r["attempt"]))):
-            counts[receipt["student"], receipt["lab"]] = receipt
+        """Lay out under submitted/ the attempt that counts."""
+        counts = counting(self.receipts)
         for (student, lab), receipt in sorted(counts.items()):
             kept = self.work / "attempts" / student / lab / receipt["attempt"]
             for name in (f"{lab}.ipynb", STAMP):
@@ -183,6 +181,12 @@ class _Inbox:
                 self.collected.late[student, lab] = late
         there = {(path.parent.name, path.name) for path in (self.work / "submitted").glob("*/*") if path.is_dir()}
         self.collected.strangers = len(there - counts.keys())
+
+
+def counting(receipts: list[dict]) -> dict[tuple[str, str], dict]:
+    """By student and lab the receipt of the attempt that counts: the last that can be read, or else the last."""
+    in_order = sorted(receipts, key=lambda r: (r["readable"] == "yes", int(r["attempt"])))
+    return {(receipt["student"], receipt["lab"]): receipt for receipt in in_order}
 
 
 def is_readable(data: bytes) -> bool:

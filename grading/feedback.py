@@ -1,16 +1,39 @@
 """The page that a student gets back: one file, readable on a phone, by day and by night, without scripts."""
 
 import re
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from grading.chapter import links, sections
+from grading.course import Course, Lab
 from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG
 
 PARTS = {"core": "Core", "stretch": "Stretch", "record": "Growth record"}
 WORDS = {RIGHT: "right", WRONG: "not yet", BLANK: "open", BY_HAND: "with a person", REVIEW: "with a person"}
+RUNGS = ("where to look", "how to think", "the first line")  # of the hint ladder
+MOST_CELLS = 20  # of the student's own whose output is shown
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What surrounds the questions of a lab, each by question id."""
+
+    headings: dict[str, str] = field(default_factory=dict)  # of the section that teaches it
+    links: dict[str, str] = field(default_factory=dict)  # to that section
+    rubrics: dict[str, str] = field(default_factory=dict)  # shown once a person has marked the answer
+
+
+def lesson_of(course: Course, lab: Lab) -> Lesson:
+    """What the chapter and the checks say, for pages that lie under feedback/STUDENT."""
+    return Lesson(
+        {question: section.heading for question, section in sections(lab).items()},
+        links(course, lab, depth=2),
+        {question.id: question.rubric for question in lab.questions if question.written},
+    )
 
 
 def with_code(text: str) -> Markup:
@@ -32,30 +55,44 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def feedback_page(result: dict, by_hand: dict[str, tuple[float, str]], late: str = "", penalty: float = 0) -> str:
+def feedback_page(
+    result: dict,
+    by_hand: dict[str, tuple[float, str]],
+    late: str = "",
+    penalty: float = 0,
+    lesson: Lesson | None = None,
+    receipt: dict | None = None,
+) -> str:
     """The page for one result.
 
     `by_hand` holds (points, comment) that a person gave, by question id; `late` says how late it came, in words.
     """
-    questions = [_marked(question, by_hand) for question in result["questions"]]
-    waiting = sum(q["max_points"] for q in questions if q["points"] is None)
+    questions = [_told(n, q, by_hand, lesson or Lesson()) for n, q in enumerate(result["questions"], 1)]
     return template("feedback.html").render(
         result=result,
         parts=[(PARTS[part], [q for q in questions if q["part"] == part]) for part in PARTS],
         points=sum(q["points"] or 0 for q in questions) - penalty,
         late=late,
         penalty=penalty,
-        waiting=waiting,
-        n_right=sum(q["status"] == RIGHT for q in questions),
+        receipt=receipt,
+        waiting=sum(q["max_points"] for q in questions if q["points"] is None),
+        well=[q for q in questions if q["points"] == q["max_points"]],
+        look=[q for q in questions if q["points"] is not None and q["points"] < q["max_points"]],
         n_questions=len(questions),
+        rungs=RUNGS,
+        own_output=list(result["free_output"].values())[:MOST_CELLS],
+        n_own=len(result["free_output"]),
     )
 
 
-def _marked(question: dict, by_hand: dict[str, tuple[float, str]]) -> dict:
-    """The question with a person's points and comment in place of the judge's."""
-    shown = question | {"word": WORDS[question["status"]], "comment": ""}
-    if question["id"] in by_hand:
-        points, comment = by_hand[question["id"]]
-        shown |= {"points": points, "comment": comment, "sentence": "", "hint": "", "word": "marked by a person"}
+def _told(number: int, question: dict, by_hand: dict[str, tuple[float, str]], lesson: Lesson) -> dict:
+    """The question as the page tells it, with a person's points and comment in place of the judge's."""
+    name = question["id"]
+    taught = {"heading": lesson.headings.get(name, ""), "link": lesson.links.get(name, "")}
+    shown = question | taught | {"number": number, "word": WORDS[question["status"]], "comment": "", "rubric": ""}
+    if name in by_hand:
+        points, comment = by_hand[name]
+        shown |= {"points": points, "comment": comment, "sentence": "", "hints": [], "word": "marked by a person"}
+        shown |= {"rubric": lesson.rubrics.get(name, "")}
         shown["status"] = RIGHT if points == question["max_points"] else WRONG
     return shown

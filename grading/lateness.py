@@ -122,12 +122,17 @@ def pass_on(work: Path, student: str, lab: str, folder: Path) -> None:
         target.unlink(missing_ok=True)
 
 
+def is_collected(work: Path, student: str, lab: str) -> bool:
+    """Whether the rebuilt notebook came from the collector and carries its time stamp."""
+    return (work / "rebuilt" / student / lab / STAMP).is_file()
+
+
 def terms(work: Path, student: str, lab: str) -> dict | None:
     """All that decides about a student's lateness in a lab; None without a time stamp."""
-    stamp = work / "rebuilt" / student / lab / STAMP
-    if not stamp.is_file():
+    if not is_collected(work, student, lab):
         return None
     policy = read_policy(work, lab)
+    stamp = work / "rebuilt" / student / lab / STAMP
     return {"time": stamp.read_text().strip(), "due": policy.due_for(student), "late_per_day": policy.late_per_day}
 
 

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from grading.collect import counting, read_receipts
 from grading.course import Course, CourseError, Lab, alone, to_json, write_whole
-from grading.feedback import feedback_page
+from grading.feedback import feedback_page, lesson_of
 from grading.gradebook import lateness, marks_by_hand, take_in, write_grades
 from grading.ingest import Submission, ingest
-from grading.judge import BLANK, WRONG, Judge, Judgement, course_secret
-from grading.lateness import in_words, pass_on
+from grading.judge import BLANK, Judge, Judgement, course_secret
+from grading.ladder import climb, tried_before
+from grading.lateness import in_words, is_collected, pass_on
 from grading.preflight import first_fault
-from grading.question import Question
 from grading.session import WarmParent
 
 STUDENT = re.compile(r"\w[\w.@-]*")
@@ -58,12 +59,15 @@ def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[st
     return found, refused
 
 
-def to_result(submission: Submission, judgements: list[Judgement], outputs: dict[str, str], key: str) -> dict:
-    """The content of result.json."""
-    questions = []
+def to_result(
+    submission: Submission, judgements: list[Judgement], outputs: dict[str, str], key: str, before: dict | None
+) -> dict:
+    """The content of result.json; `before` is the student's result that it takes the place of."""
+    questions, tried = [], tried_before(before)
     for question, judgement in zip(submission.lab.questions, judgements, strict=True):
         output = "" if judgement.status == BLANK else outputs.get(question.id, "")
-        told = asdict(judgement) | {"output": output, "hint": next_hint(question, judgement)}
+        hints = climb(question, judgement, submission.source(question.id), tried.get(question.id, []))
+        told = asdict(judgement) | {"output": output} | hints
         known = {"id": question.id, "title": question.title, "part": question.part, "max_points": question.points}
         questions.append(known | {name: told[name] for name in told if name != "question"})
     return {
@@ -79,13 +83,6 @@ def to_result(submission: Submission, judgements: list[Judgement], outputs: dict
     }
 
 
-def next_hint(question: Question, judgement: Judgement) -> str:
-    """Where to look, for a question that is still open; how to think, for one that was tried."""
-    if judgement.status == BLANK and question.hints:
-        return question.hints[0]
-    return question.hints[1] if judgement.status == WRONG else ""
-
-
 def grade_lab(
     course: Course, lab: Lab, handed_in: list[tuple[str, Path]], parent: WarmParent, tell: Callable[[str], None]
 ) -> tuple[dict[str, dict], int]:
@@ -96,9 +93,9 @@ def grade_lab(
             submission = ingest(lab, student, folder)
             key = hashlib.sha256((submission.digest + lab_key).encode()).hexdigest()
             place = course.work / "results" / student / lab.name / "result.json"
-            result = read_result(place, key)
-            if result is None:
-                result = to_result(submission, *judge.judge(submission), key)
+            result = before = read_result(place)
+            if before is None or before["key"] != key:
+                result = to_result(submission, *judge.judge(submission), key, before)
                 n_judged += 1
                 tell(f"  {lab.name}  {student:<12} {result['points']:>5g} of {result['max_points']:g}")
             rebuilt = course.work / "rebuilt" / student / lab.name / f"{lab.name}.ipynb"
@@ -109,10 +106,9 @@ def grade_lab(
     return results, n_judged
 
 
-def read_result(place: Path, key: str) -> dict | None:
-    """The result that lies there, if it was made from the same things."""
-    result = json.loads(place.read_bytes()) if place.is_file() else {}
-    return result if result.get("key") == key else None
+def read_result(place: Path) -> dict | None:
+    """The result that lies there."""
+    return json.loads(place.read_bytes()) if place.is_file() else None
 
 
 def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
@@ -153,9 +149,14 @@ def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str]
 def write_pages(course: Course, results: list[dict]) -> Path:
     """The feedback pages of these results; the folder that holds them."""
     pages = course.work / "feedback"
+    lessons = {lab: lesson_of(course, course.lab(lab)) for lab in {result["lab"] for result in results}}
+    receipts = counting(read_receipts(course.work))
     for result in results:
-        by_hand = marks_by_hand(course, result["student"], result["lab"])
-        seconds, penalty = lateness(course, result["student"], result["lab"])
-        page = feedback_page(result, by_hand, in_words(seconds), penalty)
+        place = result["student"], result["lab"]
+        seconds, penalty = lateness(course, *place)
+        receipt = receipts.get(place) if is_collected(course.work, *place) else None
+        page = feedback_page(
+            result, marks_by_hand(course, *place), in_words(seconds), penalty, lessons[result["lab"]], receipt
+        )
         write_whole(pages / result["student"] / f"{result['lab']}.html", page)
     return pages

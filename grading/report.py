@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from grading.classbook import Entry, Mark, read_labs, sections
+from grading.chapter import Section, links, sections
+from grading.classbook import Entry, Mark, read_labs
 from grading.course import Course, Lab, write_whole
 from grading.feedback import template
 from grading.judge import BLANK, REVIEW, course_secret
@@ -108,8 +109,8 @@ def mistakes_of(marks: dict[str, Mark]) -> list[Mistake]:
     return sorted((Mistake(name, named[name], given[name]) for name in named), key=lambda m: (-len(m.students), m.name))
 
 
-def items_of(entries: list[Entry], chapter: dict[str, str], naming: Naming) -> list[Item]:
-    """One item for each question, in the order of the lab; `chapter` holds the section's heading by question."""
+def items_of(entries: list[Entry], chapter: dict[str, Section], naming: Naming) -> list[Item]:
+    """One item for each question, in the order of the lab; `chapter` holds the section that teaches it, by question."""
     tried = [entry for entry in entries if not entry.is_empty]
     first = entries[0].marks
     items = []
@@ -122,7 +123,7 @@ def items_of(entries: list[Entry], chapter: dict[str, str], naming: Naming) -> l
         items.append(Item(
             id=question.id,
             title=question.title,
-            section=chapter.get(question.id, ""),
+            section=chapter[question.id].heading if question.id in chapter else "",
             counts={kind: counts[kind] for kind in (FULL, PART, NONE, OPEN, WAITS)},
             difficulty=difficulty(list(marks.values())),
             discrimination=told,
@@ -222,6 +223,7 @@ def report_page(course: Course, lab: Lab, entries: list[Entry], naming: Naming |
         distribution=distribution(entries),
         items=items,
         again=to_teach(items),
+        addresses=links(course, lab, depth=1),
         pairs=pairs_of(alike, {item.id: item.title for item in items}, naming),
         teach_again=TEACH_AGAIN,
         fewest=FEWEST,

@@ -20,6 +20,9 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 import pytest
 import yaml
 
+from grading.chapter import sections
+from grading.course import Course
+
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 SITE = BOOK / "_build" / "html"
@@ -312,6 +315,16 @@ def test_every_link_leads_somewhere(site):
             elif anchor and path in pages and unquote(anchor) not in pages[path].ids:
                 broken.append(f"{name}: {link} has no such anchor")
     assert not broken, "\n".join(broken)
+
+
+def test_the_feedback_on_every_question_leads_to_a_section_of_the_site(site):
+    course = Course(ROOT)
+    for lab in map(course.lab, course.lab_names):
+        found = sections(lab)
+        assert found.keys() == {question.id for question in lab.questions}
+        for section in found.values():
+            page, _, anchor = section.place.partition("#")
+            assert f'id="{anchor}"' in (site / page).read_text(), section
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

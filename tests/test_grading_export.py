@@ -33,7 +33,7 @@ def give(course, student, points, **more):
         if earned is None:
             status = BY_HAND
         told = {"id": name, "title": TITLES[name], "part": "core", "max_points": most, "status": status,
-                "points": earned, "sentence": "", "recognized": "", "fault": "", "output": "", "hint": ""}
+                "points": earned, "sentence": "", "recognized": "", "fault": "", "output": "", "tried": [], "hints": []}
         questions.append(told | more.get(name.replace("-", "_"), {}))
     result = {"student": student, "lab": LAB, "lab_title": "Lab 01: a tiny lab", "key": "k", "points": 0,
               "max_points": 100, "flags": more.get("flags", []), "questions": questions, "free_output": {}}

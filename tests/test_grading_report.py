@@ -11,7 +11,8 @@ import pytest
 from test_grading_export import FULL, give
 from test_grading_tiny import LAB, tiny_course
 
-from grading.classbook import read_entries, sections
+from grading.chapter import sections
+from grading.classbook import read_entries
 from grading.course import to_json, write_whole
 from grading.demonstration import hand_in
 from grading.judge import BLANK, REVIEW
