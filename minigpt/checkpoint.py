@@ -86,7 +86,12 @@ def load_huggingface(folder: Path) -> GPT:
 
 def load_weights(model: GPT, found: Weights, path: Path) -> None:
     """Put weights into the model. Raises ValueError, naming the tensor of `path` that does not fit."""
-    wanted = untied(model.config, model.state_dict())
+    check_tensors(untied(model.config, model.state_dict()), found, path)
+    model.load_state_dict(found, strict=False)
+
+
+def check_tensors(wanted: Weights, found: Weights, path: Path) -> None:
+    """Raises ValueError, naming the first tensor of the file that is missing, extra or of another shape."""
     for name in [*wanted, *found]:
         if name not in found or name not in wanted:
             raise ValueError(f"{path} {'lacks' if name in wanted else 'has an extra'} tensor {name}; "
@@ -94,14 +99,13 @@ def load_weights(model: GPT, found: Weights, path: Path) -> None:
         if found[name].shape != wanted[name].shape:
             raise ValueError(f"{name} in {path} has shape {tuple(found[name].shape)} but the config wants "
                              f"{tuple(wanted[name].shape)}; it belongs to another config")
-    model.load_state_dict(found, strict=False)
 
 
 def check_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
     """Raises ValueError, naming both, if the weights in the file were trained with another tokenizer."""
     trained_with = _read(path, lambda file: file.metadata() or {}).get("tokenizer", "none")
     if trained_with != tokenizer.fingerprint:
-        raise ValueError(f"{path} was trained with tokenizer {trained_with} but the one beside it is "
+        raise ValueError(f"{path} was trained with tokenizer {trained_with} but the one of this folder is "
                          f"{tokenizer.fingerprint}; put back the tokenizer.json of the run")
 
 
@@ -131,7 +135,8 @@ def _read(path: Path, take: Callable[[Any], Any]) -> Any:
     except FileNotFoundError:
         raise ValueError(f"there are no weights at {path}; the run has not finished or the folder is wrong") from None
     except SafetensorError as fault:
-        raise ValueError(f"{path} is damaged ({fault}); restore it, or resume from an older checkpoint") from None
+        raise ValueError(f"{path} is damaged ({fault}); restore it, or remove its folder to go on from the "
+                         "checkpoint before") from None
 
 
 def untied(config: ModelConfig, weights: Weights) -> Weights:

@@ -38,12 +38,13 @@ def journey(arguments: list[str]) -> None:
 def train(arguments: list[str]) -> None:
     from minigpt import corpus, recipes
     from minigpt import train as training
+    from minigpt.disk import locked
 
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"train needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
     config, folder = run_settings(recipes.recipe(arguments[0]), arguments[1:], f"train {arguments[0]}")
     fabric = training.make_fabric(config.train)
-    with fabric.rank_zero_first():
+    with fabric.rank_zero_first(), locked(folder):
         training.claim(folder, config)
         tokenizer = corpus.prepare(config, folder)
     training.train(config, tokenizer, folder / "shards", folder, fabric=fabric)

@@ -1,9 +1,11 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and folders that one process at a time may write to."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
@@ -28,3 +30,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While this lasts, no other process locks the folder; a process that dies, however it dies, lets go of it.
+
+    Raises  ValueError if another process holds the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", blocking=False):
+            yield
+    except Timeout:
+        raise ValueError(f"another process is at work in {folder}; wait for it, stop it, "
+                         "or name another folder") from None

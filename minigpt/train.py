@@ -8,13 +8,15 @@ import math
 import os
 import signal
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -30,11 +32,14 @@ from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
 
 from minigpt import checkpoint
+from minigpt.alarm import Alarm
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus import Shards
-from minigpt.disk import write_text
+from minigpt.disk import locked, write_text
+from minigpt.energy import make_meter
 from minigpt.evaluate.log import Log
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
+from minigpt.machine import note_machine
 from minigpt.model import GPT
 from minigpt.schedule import learning_rate
 from minigpt.tokenizer import Tokenizer
@@ -46,54 +51,70 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
 
     Goes on from the newest checkpoint if the folder has one; a finished run is left as it is. The curve of a run
     that was stopped equals the curve of one that was not, bit for bit on one machine.
-    Raises  ValueError if the folder holds a run with other settings, or if the loss is not a finite number.
+    Raises  ValueError if another process is at work in the folder, if it holds a run with other settings or a
+            checkpoint that does not fit, if the text is shorter than a batch, or if a loss is not finite.
             SystemExit after SIGTERM or Ctrl-C, with a checkpoint of the last whole step.
     """
     folder = Path(folder)
     fabric = fabric or make_fabric(config.train)
-    with fabric.rank_zero_first():
-        claim(folder, config)
-    if (folder / "model.safetensors").exists():
-        return folder
+    with locked(folder) if fabric.global_rank == 0 else nullcontext():
+        with fabric.rank_zero_first():
+            claim(folder, config)
+        if not (folder / "model.safetensors").exists():
+            take_steps(fabric, config, tokenizer, open_splits(config, tokenizer, shards), folder, progress)
+    return folder
+
+
+def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: tuple[Shards, Shards], folder: Path,
+               progress: bool) -> None:
+    """The loop, from the newest checkpoint to the last step. A step is saved before it is evaluated."""
+    settings, first_process = config.train, fabric.global_rank == 0
     model, optimizer = set_up(fabric, config)
-    first = resume(fabric, config, model, optimizer, folder)
-    train_split, validation_split = (Shards(shards, split, tokenizer, config.model.max_seq_len)
-                                     for split in ("train", "validation"))
-    lengths = torch.from_numpy(tokenizer.byte_lengths())
-    bar = tqdm(range(first, config.train.steps), initial=first, total=config.train.steps, desc="training",
-               unit="step", mininterval=1.0, disable=not progress or fabric.global_rank > 0)
-    with Log(folder, first, active=fabric.global_rank == 0) as log, stop_signals() as stopped:
+    first = resume(fabric, config, model, optimizer, tokenizer, folder)
+    bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step",
+               mininterval=1.0, disable=not progress or not first_process)
+    with Log(folder, config, first, active=first_process) as log, stop_signals() as stopped:
+        alarm, costs = Alarm(log.past), Costs(fabric, config, folder)
         for step in bar:
-            started = time.perf_counter()
             row = {"step": step + 1, "tokens": (step + 1) * config.tokens_per_step}
-            row |= train_step(fabric, config, model, optimizer, train_split, step)
-            row["tokens_per_second"] = round(config.tokens_per_step / (time.perf_counter() - started))
-            last = step + 1 == config.train.steps
-            stopping = agree(fabric, bool(stopped))
-            if last or stopping or (step + 1) % config.train.save_every == 0:
+            costs.start()
+            row |= train_step(fabric, config, model, optimizer, splits[0], step)
+            row |= costs.lap()
+            if infinite := [name for name in ("loss", "gradient_norm") if not math.isfinite(row[name])]:
+                what = f"the {infinite[0]} is {row[infinite[0]]} at step {step + 1}"
+                raise ValueError(f"{report_batch(log, config, splits[0], step, what)}; lower the learning rate, warm "
+                                 f"up longer, or look at the batch; {last_checkpoint(folder)}")
+            for spike in alarm.hear(row) if first_process else ():
+                tqdm.write(report_batch(log, config, splits[0], step, str(spike)))
+            last, stopping = step + 1 == settings.steps, add_up(fabric, bool(stopped)) > 0
+            if last or stopping or (step + 1) % settings.save_every == 0:
                 save(fabric, config, model, optimizer, tokenizer, folder, step + 1)
-            if last or (step + 1) % config.train.evaluate_every == 0:
-                loss = validation_loss(model, validation_split, config.train.evaluate_tokens)
-                row["validation_loss"] = loss.mean
-                row["validation_bits_per_byte"] = bits_per_byte(loss.nats, lengths[loss.targets])
+            if last or (step + 1) % settings.evaluate_every == 0:
+                row |= validate(config, model, tokenizer, splits[1])
             log.write(row)
-            if (step + 1) % config.train.log_every == 0:
-                bar.set_postfix(loss=f"{row['loss']:.3f}", tokens_per_second=f"{row['tokens_per_second']:,}")
+            if (step + 1) % settings.log_every == 0:
+                bar.set_postfix(loss=f"{row['loss']:.3f}", tokens_per_second=f"{row['tokens_per_second']:,.0f}")
             if stopping and not last:
                 fabric.barrier()
                 raise SystemExit(f"stopped after step {step + 1} with a checkpoint; the same command goes on from it")
     finish(fabric, config, model, tokenizer, folder)
-    return folder
 
 
 def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, split: Shards,
                step: int) -> dict[str, float]:
-    """Move the weights once; the loss before the move, the learning rate and the length of the gradient."""
+    """Move the weights once; the loss before the move, the learning rate and the length of the gradient.
+
+    The seed of the step, like its batch, is a pure function of its number: a resumed run draws what it would have
+    drawn, whatever in the model is random.
+    """
     settings = config.train
+    torch.manual_seed(zlib.crc32(f"{settings.seed} {step} {fabric.global_rank}".encode()))
     rate = learning_rate(settings, step)
     for group in optimizer.param_groups:
         group["lr"] = rate
+    started = time.perf_counter()
     x, y = split.batch(step, settings.batch_size, settings.seed, fabric.global_rank, fabric.world_size)
+    data_seconds = time.perf_counter() - started
     total = torch.zeros((), device=fabric.device)
     for piece_x, piece_y in zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True):
         loss = next_token_loss(model(piece_x.to(fabric.device)), piece_y.to(fabric.device)) / settings.accumulate
@@ -102,12 +123,62 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # FSDP2 keeps it in shares
     total = fabric.all_reduce(total, reduce_op="mean")
-    if not math.isfinite(float(total)):
-        raise ValueError(f"the loss is {float(total)} at step {step + 1}; lower the learning rate, warm up longer, "
-                         "or look at the batch; the last checkpoint is untouched")
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": float(total), "learning_rate": rate, "gradient_norm": float(norm)}
+    return {"loss": float(total), "learning_rate": rate, "gradient_norm": float(norm), "data_seconds": data_seconds}
+
+
+def validate(config: RunConfig, model: nn.Module, tokenizer: Tokenizer, split: Shards) -> dict[str, float]:
+    """Loss and bits per byte on text that training never saw."""
+    loss = validation_loss(model, split, config.train.evaluate_tokens)
+    lengths = torch.from_numpy(tokenizer.byte_lengths())
+    return {"validation_loss": loss.mean, "validation_bits_per_byte": bits_per_byte(loss.nats, lengths[loss.targets])}
+
+
+def report_batch(log: Log, config: RunConfig, split: Shards, step: int, what: str) -> str:
+    """The sentence for the console; the whole list of the step's windows goes to alarms.jsonl."""
+    windows = [split.whereabouts(i) for i in split.indices(step, config.train.batch_size, config.train.seed)]
+    log.alarm({"step": step + 1, "what": what, "windows": windows})
+    more = f" and {len(windows) - 2} more windows (alarms.jsonl)" if len(windows) > 2 else ""
+    return f"{what}; the batch held {', '.join(windows[:2])}{more}"
+
+
+def last_checkpoint(folder: Path) -> str:
+    found = checkpoint.finished(folder / "checkpoints")
+    return f"the last good checkpoint is {found[-1]}" if found else "no checkpoint had been saved yet"
+
+
+class Costs:
+    """What a step costs: time, energy, and the share of the machine's best rate that it used (MFU).
+
+    The first process writes into machine.json where the best rate and the energy come from.
+    """
+
+    def __init__(self, fabric: Fabric, config: RunConfig, folder: Path) -> None:
+        self.fabric, self.tokens = fabric, config.tokens_per_step
+        self.flops = config.tokens_per_step * config.model.flops_per_token
+        self.meter = make_meter(fabric.device, config.train.watts)
+        self.counts = self.meter is not None and (self.meter.one_a_process or fabric.local_rank == 0)
+        self.peak = None
+        if fabric.global_rank == 0:
+            self.peak = note_machine(fabric.device, config.train.precision, folder, self.meter)
+        self.start()
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+        if self.meter:
+            self.meter.lap()
+
+    def lap(self) -> dict[str, float]:
+        """The costs since `start`, over all processes."""
+        joules = add_up(self.fabric, self.meter.lap() if self.counts else 0.0)
+        seconds = time.perf_counter() - self.started
+        row = {"tokens_per_second": round(self.tokens / seconds, 1)}
+        if self.meter:
+            row["joules"] = joules
+        if self.peak:
+            row["flops_utilization"] = self.flops / seconds / (self.peak.flops_per_second * self.fabric.world_size)
+        return row
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -124,7 +195,7 @@ def make_fabric(settings: TrainConfig) -> Fabric:
         raise ValueError(f"batch_size {settings.batch_size} cannot be shared by {processes} processes in "
                          f"{settings.accumulate} pieces each; change one of the three")
     if processes == 1:
-        fabric = Fabric(devices=1, precision=settings.precision)
+        fabric = Fabric(devices=1, precision=settings.precision, plugins=LightningEnvironment())
     else:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         fabric = Fabric(devices=here, num_nodes=processes // here, precision=settings.precision,
@@ -172,30 +243,42 @@ def save(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimiz
     weights = get_model_state_dict(model.module, options=WHOLE)
     moments = get_optimizer_state_dict(model.module, optimizer.optimizer, options=WHOLE)
     if fabric.global_rank == 0:
-        flat = {f"{name}/{moment}": value
-                for name, state in moments["state"].items() for moment, value in state.items()}
         checkpoints = folder / "checkpoints"
-        checkpoint.save(checkpoints / f"step-{step:06d}", config, weights, tokenizer, flat)
+        checkpoint.save(checkpoints / f"step-{step:06d}", config, weights, tokenizer, flatten_moments(moments))
         for old in checkpoint.finished(checkpoints)[: -config.train.keep_checkpoints]:
             checkpoint.remove(old)
     fabric.barrier()
 
 
-def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, folder: Path) -> int:
-    """Put the newest checkpoint, if there is one, into model and optimizer; the number of steps it has done."""
+def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, tokenizer: Tokenizer,
+           folder: Path) -> int:
+    """Put the newest checkpoint, if there is one, into model and optimizer; the number of steps it has done.
+
+    Raises  ValueError, naming the tensor or the tokenizer, if the checkpoint is not one of this run.
+    """
     found = checkpoint.finished(folder / "checkpoints")
     if not found:
         return 0
-    weights = checkpoint.read_weights(found[-1] / "model.safetensors")
+    weights_file, moments_file = found[-1] / "model.safetensors", found[-1] / "optimizer.safetensors"
+    checkpoint.check_tokenizer(weights_file, tokenizer)
+    weights = checkpoint.read_weights(weights_file)
+    checkpoint.check_tensors(checkpoint.untied(config.model, model.module.state_dict()), weights, weights_file)
     if config.model.tied:
         weights["head.weight"] = weights["embedding.weight"]
     set_model_state_dict(model.module, weights, options=SPREAD)
     state = get_optimizer_state_dict(model.module, optimizer.optimizer, options=SPREAD)
-    for key, value in checkpoint.read_weights(found[-1] / "optimizer.safetensors").items():
+    moments = checkpoint.read_weights(moments_file)
+    checkpoint.check_tensors(flatten_moments(state), moments, moments_file)
+    for key, value in moments.items():
         name, moment = key.rsplit("/", 1)
         state["state"][name][moment] = value
     set_optimizer_state_dict(model.module, optimizer.optimizer, state, options=SPREAD)
     return int(found[-1].name.removeprefix("step-"))
+
+
+def flatten_moments(state: dict) -> dict[str, Tensor]:
+    """The optimizer's tensors under one name each: the weight's, a stroke, the moment's."""
+    return {f"{name}/{moment}": value for name, tensors in state["state"].items() for moment, value in tensors.items()}
 
 
 def finish(fabric: Fabric, config: RunConfig, model: nn.Module, tokenizer: Tokenizer, folder: Path) -> None:
@@ -204,6 +287,19 @@ def finish(fabric: Fabric, config: RunConfig, model: nn.Module, tokenizer: Token
     if fabric.global_rank == 0:
         checkpoint.write_weights(folder / "model.safetensors", checkpoint.untied(config.model, weights), tokenizer)
     fabric.barrier()
+
+
+def open_splits(config: RunConfig, tokenizer: Tokenizer, shards: Path) -> tuple[Shards, Shards]:
+    """Training and validation text. Raises ValueError if it does not fit the model or fills no batch."""
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens but the model's vocab_size is "
+                         f"{config.model.vocab_size}; make the latter at least as large")
+    length, batch_size = config.model.max_seq_len, config.train.batch_size
+    training, validation = (Shards(shards, split, tokenizer, length) for split in ("train", "validation"))
+    if len(training) < batch_size:
+        raise ValueError(f"the training text has {len(training)} windows of {length} tokens but a batch takes "
+                         f"{batch_size}; give more text or a smaller batch_size")
+    return training, validation
 
 
 def claim(folder: Path, config: RunConfig) -> None:
@@ -218,9 +314,9 @@ def claim(folder: Path, config: RunConfig) -> None:
     write_text(path, config.to_json())
 
 
-def agree(fabric: Fabric, flag: bool) -> bool:
-    """True on every process as soon as it is true on one."""
-    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
+def add_up(fabric: Fabric, value: float) -> float:
+    """The sum of one number over all processes."""
+    return float(fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="sum"))
 
 
 @contextmanager

@@ -74,6 +74,12 @@ def test_the_journey_leaves_every_artifact_and_a_second_one_leaves_them_alone(sh
     assert card["parameters"] == short_run.model.n_parameters
     assert card["training_flops"] == 12 * 4 * 32 * short_run.model.flops_per_token
     assert json.loads((folder / "report.json").read_text())["bits_per_byte"] == card["bits_per_byte"]
+    page = (folder / "report.md").read_text()
+    for line in ("| model FLOPs utilization | ", "| energy | ", "| waiting for data | ", "| alarms | 0 |",
+                 "| learning rate | 2 steps up to 0.01, a cosine down to 0 |"):
+        assert line in page
+    assert "measured with a matrix product" in page and card["flops_utilization"] > 0 and card["joules"] > 0
+    assert 0 < card["data_seconds"] < card["training_seconds"]
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert journey.travel(short_run, folder, said.append) == card
     assert (folder / "model.safetensors").stat().st_mtime_ns == before

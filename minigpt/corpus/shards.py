@@ -91,8 +91,9 @@ class Shards:
                 f"the shards at {folder} were written with tokenizer {manifest['tokenizer']} but this run's is "
                 f"{tokenizer.fingerprint}; write them again or load the tokenizer they were written with"
             )
-        self.length = length
+        self.length, self.end_of_text = length, tokenizer.end_of_text
         self.files = [_open(folder / shard["file"], shard["tokens"]) for shard in manifest["splits"][split]]
+        self.ends: dict[int, np.ndarray] = {}  # where documents end, for the shards that somebody asked about
         self.starts = np.cumsum([0, *((len(file) - 1) // length for file in self.files)])
         if not len(self):
             raise ValueError(
@@ -121,8 +122,21 @@ class Shards:
         A pure function of its arguments: a run that stops and resumes, or that moves to other machines, sees
         the same data. Every window comes once before any comes twice.
         """
-        places = range(step * size + rank, (step + 1) * size, ranks)
-        return self.rows(self._shuffled(place, seed) for place in places)
+        return self.rows(self.indices(step, size, seed, rank, ranks))
+
+    def indices(self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
+        """The windows of that batch."""
+        return [self._shuffled(place, seed) for place in range(step * size + rank, (step + 1) * size, ranks)]
+
+    def whereabouts(self, index: int) -> str:
+        """Where a window lies: the shard's file, its tokens, and its documents, both counted from 0."""
+        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
+        begin = (index - int(self.starts[shard])) * self.length
+        if shard not in self.ends:
+            self.ends[shard] = np.flatnonzero(self.files[shard] == self.end_of_text)
+        first, last = np.searchsorted(self.ends[shard], [begin, begin + self.length])
+        name = Path(self.files[shard].filename).name
+        return f"{name} tokens {begin} to {begin + self.length} (documents {first} to {last})"
 
     def _shuffled(self, place: int, seed: int) -> int:
         epoch, offset = divmod(place, len(self))

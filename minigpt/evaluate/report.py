@@ -11,9 +11,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minigpt.config import RunConfig
+from minigpt.config import RunConfig, TrainConfig
 from minigpt.disk import write_text
-from minigpt.evaluate.log import read_log
+from minigpt.evaluate.log import read_alarms, read_log
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def write_report(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} has no scores.json; train the run, then `minigpt evaluate {folder}`")
     config, log = RunConfig.read(folder / "config.json"), read_log(folder / "log.csv")
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    card = facts(config, log) | scores
+    card = facts(config, log) | costs(folder, log) | scores
     draw(folder / "loss.png", lambda axes: draw_loss(axes, log, config))
     draw(folder / "ladder.png", lambda axes: draw_ladder(axes, scores["bits_per_byte"]))
     write_text(folder / "report.md", markdown(card))
@@ -45,9 +45,36 @@ def facts(config: RunConfig, log: list[dict[str, float]]) -> dict[str, Any]:
         "training_flops": tokens * config.model.flops_per_token,
         "training_seconds": sum(config.tokens_per_step / row["tokens_per_second"] for row in log),
         "tokens_per_second": statistics.median(row["tokens_per_second"] for row in log),
+        "schedule": schedule(config.train),
         "first_loss": log[0]["loss"],
         "last_loss": log[-1]["loss"],
         "machine": machine(),
+    }
+
+
+def schedule(settings: TrainConfig) -> str:
+    """The learning rate's way, in words."""
+    fall = {"cosine": "a cosine", "wsd": f"constant, then straight over the last {settings.cooldown_steps} steps"}
+    return (f"{settings.warmup_steps} steps up to {settings.learning_rate:g}, {fall[settings.schedule]} "
+            f"down to {settings.min_learning_rate:g}")
+
+
+def costs(folder: Path, log: list[dict[str, float]]) -> dict[str, Any]:
+    """Utilization, energy and waiting, each with the source of its figure, and the alarms of the run.
+
+    What a run did not measure, because its machine does not tell or an older minigpt trained it, is None.
+    """
+    notes = folder / "machine.json"
+    origin = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {"peak": None, "energy": None}
+    columns = {name: [row[name] for row in log if name in row]
+               for name in ("flops_utilization", "joules", "data_seconds")}
+    return {
+        "flops_utilization": statistics.median(columns["flops_utilization"]) if columns["flops_utilization"] else None,
+        "peak": origin["peak"],
+        "joules": sum(columns["joules"]) if columns["joules"] else None,
+        "energy": origin["energy"],
+        "data_seconds": sum(columns["data_seconds"]) if columns["data_seconds"] else None,
+        "alarms": read_alarms(folder / "alarms.jsonl"),
     }
 
 
@@ -77,9 +104,14 @@ def markdown(card: dict[str, Any]) -> str:
 | training compute | {card["training_flops"]:.2e} FLOP |
 | training time | {card["training_seconds"]:.0f} s |
 | throughput | {card["tokens_per_second"]:,.0f} tokens/s (median of the steps) |
+| model FLOPs utilization | {utilization(card)} |
+| energy | {energy(card)} |
+| waiting for data | {waiting(card)} |
+| learning rate | {card["schedule"]} |
+| alarms | {len(card["alarms"])} |
 | loss | {card["first_loss"]:.3f} to {card["last_loss"]:.3f} nats a token |
 | machine | {place["processor"]}, {place["cores"]} cores, GPU: {place["gpu"]}, torch {place["torch"]} |
-
+{alarms(card)}
 ## Bits per byte, lower is better
 
 Measured on the same {card["validation_bytes"]:,} bytes of text that training never saw.
@@ -104,6 +136,33 @@ Before:
 After:
 
 {samples}"""
+
+
+def utilization(card: dict[str, Any]) -> str:
+    if card["flops_utilization"] is None:
+        return "not measured"
+    peak = card["peak"]
+    return (f"{card['flops_utilization']:.0%} of {peak['flops_per_second'] / 1e12:,.3g} TFLOP/s a process "
+            f"({peak['device']}, {peak['origin']})")
+
+
+def energy(card: dict[str, Any]) -> str:
+    if card["joules"] is None:
+        return "not known: install nvidia-ml-py for NVIDIA's GPUs, or declare train.watts"
+    return (f"{card['joules'] / 1000:,.3g} kJ, {1000 * card['joules'] / card['training_tokens']:.3g} mJ a token "
+            f"({card['energy']})")
+
+
+def waiting(card: dict[str, Any]) -> str:
+    if card["data_seconds"] is None:
+        return "not measured"
+    return f"{card['data_seconds'] / card['training_seconds']:.1%} of the training time"
+
+
+def alarms(card: dict[str, Any]) -> str:
+    """The first alarms as a list; all of them, with their batches, are in alarms.jsonl."""
+    lines = [f"- {alarm['what']}; {alarm['windows'][0]} and so on" for alarm in card["alarms"][:10]]
+    return "\n".join(["", "## Alarms", "", *lines, ""]) if lines else ""
 
 
 def draw(path: Path, on: Any) -> None:
