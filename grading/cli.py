@@ -1,4 +1,4 @@
-"""The instructor's commands: preflight, labs, release, collect, grade, export, report, demo."""
+"""The instructor's commands: author, preflight, labs, release, collect, grade, export, report, demo."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from grading import day, sandbox
+from grading.author import author
 from grading.course import Course, CourseError
 from grading.demonstration import build_class
 from grading.export import export
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="grading", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("author", help="begin a new lab that passes preflight from its first minute")
+    one.add_argument("lab", metavar="labNN_stem", help="its name: two digits and small letters, as in lab07_loops")
+    one.set_defaults(run=run_author)
     one = commands.add_parser("preflight", help="let the checks prove themselves")
     one.add_argument("labs", nargs="*", metavar="LAB", help="01, lab01 or lab01_neuron; all labs if none is named")
     one.set_defaults(run=run_preflight)
@@ -64,6 +68,18 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("demo", help="build the demonstration class and grade it")
     one.set_defaults(run=run_demo)
     return top
+
+
+def run_author(course: Course, options: argparse.Namespace) -> int:
+    made = author(course, options.lab)
+    print(f"author: {made.lab.name} is whole; these files are yours now")
+    for path in made.paths:
+        print(f"  {short(course, path)}")
+    print("change, in this order:")
+    for number, what in enumerate(made.to_change, 1):
+        print(f"  {number}. {what}")
+    print(f"next: grading preflight {made.lab.name[3:5]}; after every change: grading labs, and preflight again")
+    return 0
 
 
 def run_preflight(course: Course, options: argparse.Namespace) -> int:

@@ -158,11 +158,14 @@ def generate(course: Course, lab: str, destination: Path, database: bool = False
     return destination / lab
 
 
-def release_labs(course: Course, check: bool = False) -> list[str]:
-    """Generate labs/ from solutions/; with `check` write nothing. The labs that differ from what lies there."""
+def release_labs(course: Course, check: bool = False, names: list[str] | None = None) -> list[str]:
+    """Generate labs/ from solutions/, all or those named; with `check` write nothing.
+
+    Returns  the labs that differ from what lies there.
+    """
     changed = []
     with tempfile.TemporaryDirectory(prefix="grading-") as scratch:
-        for name in course.lab_names:
+        for name in names or course.lab_names:
             fresh = generate(course, name, Path(scratch))
             target = course.root / "labs" / name
             for path in (path for path in fresh.rglob("*") if path.is_file()):
