@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -68,11 +68,12 @@ def run_settings(recipe: RunConfig, arguments: list[str], word: str) -> tuple[Ru
 def generate(arguments: list[str]) -> None:
     from minigpt.checkpoint import load
     from minigpt.generate import Sampling, stream
+    from minigpt.quantize import lighter
 
     calm = Sampling(temperature=0.3)
 
     def settings(folder: tyro.conf.Positional[Path], prompt: str = "\n\n\ndef ", max_new_tokens: int = 100,
-                 stop: tuple[str, ...] = (),
+                 stop: tuple[str, ...] = (), weights: Literal["float32", "bfloat16", "int8"] = "float32",
                  sampling: Annotated[Sampling, tyro.conf.arg(name="")] = calm) -> None:
         """Print what a trained model adds to a prompt, as it is written.
 
@@ -81,8 +82,10 @@ def generate(arguments: list[str]) -> None:
             prompt: the beginning of the text.
             max_new_tokens: how many tokens to add at most.
             stop: end before the first of these strings.
+            weights: lighter ones write faster; int8 rounds every weight to one of 255 steps.
         """
         model, tokenizer, _ = load(folder)
+        model = lighter(model, weights)
         print(prompt, end="", flush=True)
         for piece in stream(model, tokenizer, prompt, max_new_tokens, sampling=sampling, stop=stop):
             print(piece, end="", flush=True)

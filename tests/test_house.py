@@ -12,7 +12,7 @@ HERE = Path(__file__).parents[1]
 STOREYS = [
     {"config", "disk", "alarm", "energy"},
     {"tokenizer", "model", "recipes", "autograd", "huggingface", "schedule", "machine"},
-    {"corpus", "checkpoint", "generate"},
+    {"corpus", "checkpoint", "generate", "quantize"},
     {"evaluate"},
     {"train"},
     {"journey", "tune", "cluster", "serve", "science"},

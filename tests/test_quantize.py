@@ -1,0 +1,65 @@
+"""Lighter weights: what rounding may cost, and that no shape of the work changes the answer."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from minigpt.corpus import Shards
+from minigpt.evaluate.loss import bits_per_byte, validation_loss
+from minigpt.generate import Sampling, complete
+from minigpt.model import GPT
+from minigpt.quantize import MANY_ROWS, Int8Linear, lighter, quantize
+from minigpt.train import train
+
+
+def test_no_weight_moves_by_more_than_half_a_step():
+    weight = torch.randn(20, 33) * torch.logspace(-4, 4, 20)[:, None]
+    integers, scale = quantize(weight)
+    assert integers.dtype == torch.int8 and integers.abs().max() == 127
+    error = (integers * scale[:, None] - weight).abs()
+    assert (error <= 0.501 * scale[:, None]).all() and error.max() > 0
+
+
+def test_a_row_of_zeros_stays_zero():
+    integers, scale = quantize(torch.zeros(2, 4))
+    assert torch.equal(integers * scale[:, None], torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (1, MANY_ROWS), (1, MANY_ROWS + 1), (2, 40)], ids=str)
+def test_the_product_is_that_with_the_written_out_weights_however_many_rows(shape, bias):
+    layer = nn.Linear(64, 96, bias=bias)
+    light, x = Int8Linear(layer), torch.randn(*shape, 64).bfloat16()
+    wanted = F.linear(x.float(), light.integers * light.scale.float()[:, None],
+                      None if light.bias is None else light.bias.float())
+    torch.testing.assert_close(light(x).float(), wanted, atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_a_lighter_model_says_nearly_the_same_and_leaves_the_first_alone(model_config, weights):
+    model = GPT(model_config, seed=1).eval()
+    ids = torch.randint(model_config.vocab_size, (2, 20))
+    before = model(ids)
+    light = lighter(model, weights)
+    after = light(ids).float()
+    assert torch.equal(model(ids), before) and not torch.equal(after, before)
+    assert (after - before).std() < 0.02 * before.std()
+    assert not any(isinstance(layer, nn.Linear) for layer in light.modules())
+
+
+def test_lighter_weights_cost_less_than_a_hundredth_of_a_bit_and_write_text(prepared):
+    config, tokenizer, folder = prepared
+    train(config, tokenizer, folder / "shards", folder, progress=False)
+    from minigpt.checkpoint import load
+
+    model = load(folder)[0]
+    split = Shards(folder / "shards", "validation", tokenizer, config.model.max_seq_len)
+    lengths = torch.from_numpy(tokenizer.byte_lengths())
+    paid = {}
+    for weights in ("float32", "bfloat16", "int8"):
+        loss = validation_loss(lighter(model, weights), split, 2000)
+        paid[weights] = bits_per_byte(loss.nats, lengths[loss.targets])
+        assert complete(lighter(model, weights), tokenizer, "the", 5, sampling=Sampling())[0].startswith("the")
+    assert max(paid.values()) - min(paid.values()) < 0.01
+    assert paid["float32"] != paid["int8"]
