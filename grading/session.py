@@ -21,22 +21,8 @@ from typing import Any
 from grading import sandbox
 from grading.course import CourseError
 from grading.question import Call, Case, Folder, Probe
+from grading.walls import DISK, MOST_FILES, Limits, Sandbox, last_line
 from grading.wire import LARGEST, WireError, decode, encode, read_frame, write_frame
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one submission may use."""
-
-    cell_seconds: float = 20
-    total_seconds: float = 240
-    grace_seconds: float = 2  # between the alarm inside and the kill from outside
-    memory_bytes: int = 4 * 2**30  # of one process
-    sandbox_bytes: int = 6 * 2**30  # of all processes in the sandbox
-    file_bytes: int = 256 * 2**20
-    n_open_files: int = 256
-    n_processes: int = 256
-    output_characters: int = 4000
 
 
 @dataclass(frozen=True)
@@ -56,6 +42,7 @@ class Failure:
 
 
 Outcome = Value | Failure
+WORKER = [sys.executable, "-I", "-m", "grading.worker"]
 START_SECONDS = 120  # for the heavy imports, on a busy machine
 ORDER_SECONDS = 10  # for a fork, or for the end of a worker
 LOOK_SECONDS = 0.25  # between two looks at the memory of the sandbox
@@ -82,6 +69,7 @@ class WarmParent:
     def __init__(self, limits: Limits | None = None, exposed: bool = False):
         self.limits, self.exposed = limits or Limits(), exposed
         self.folder: Path | None = None
+        self.running: Sandbox | None = None
 
     def __enter__(self) -> "WarmParent":
         return self
@@ -94,38 +82,38 @@ class WarmParent:
     def _start(self) -> None:
         """Start the process; it is needed only when there is something to run."""
         if not self.exposed and (fault := sandbox.fault()):
-            raise CourseError(f"there is no sandbox, because {fault}; install bubblewrap")
+            raise CourseError(f"there is no sandbox, because {fault}; install bubblewrap, podman or docker")
         self.folder = Path(tempfile.mkdtemp(prefix="grading-"))
-        self.control, theirs = socket.socketpair()
-        self.control.settimeout(START_SECONDS)
-        place = "exposed" if self.exposed else "sandbox"
-        inner = [sys.executable, "-I", "-m", "grading.worker", str(theirs.fileno()), place]
-        with theirs, (self.folder / "parent.log").open("wb") as log:
-            if self.exposed:
-                self.process = self._plain_process(inner, theirs.fileno(), log.fileno())
-            else:
-                environment = self._environment(sandbox.DISK)
-                self.process = sandbox.start(inner, [theirs.fileno()], environment, log.fileno())
         try:
+            with (self.folder / "parent.log").open("wb") as log:
+                self.running = self._exposed(log.fileno()) if self.exposed else self._sandboxed(log.fileno())
+            self.control = self.running.control
+            self.control.settimeout(START_SECONDS)
             self._read_line()
         except OSError:
-            reason = (self.folder / "parent.log").read_text(errors="replace").strip().rsplit("\n", 1)[-1]
+            reason = last_line((self.folder / "parent.log").read_bytes())
             self.close()
             raise CourseError(
                 f"the worker did not start ({reason}); install the environment with `make class`"
             ) from None
         self.control.settimeout(ORDER_SECONDS)
 
-    def _plain_process(self, inner: list[str], control: int, log: int) -> subprocess.Popen:
-        return subprocess.Popen(
-            inner,
-            pass_fds=[control],
-            cwd=self.folder,
-            env=self._environment(str(self.folder)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
+    def _sandboxed(self, log: int) -> Sandbox:
+        return sandbox.start([*WORKER, "sandbox"], self._environment(DISK), self.limits, log)
+
+    def _exposed(self, log: int) -> Sandbox:
+        control, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [*WORKER, "exposed", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=self.folder,
+                env=self._environment(str(self.folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        return Sandbox(process, control, lambda: str(process.pid), lambda: None)  # it ends when the channel is closed
 
     def _environment(self, home: str) -> dict[str, str]:
         quiet = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "USER": "nobody"}
@@ -156,23 +144,16 @@ class WarmParent:
 
     def close(self) -> None:
         """End the process and all that runs in its sandbox; the next worker starts another."""
-        if self.folder is None:
-            return
-        self.control.close()
-        if not self.exposed:
-            self.process.kill()  # and with it, by the kernel, every process inside
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder = None
+        if self.running:
+            self.running.end()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.running = self.folder = None
 
     def worker(self) -> "Worker":
         """A new worker in an empty folder; a warm parent that has been killed meanwhile is started again."""
         for _ in range(2):
-            if self.folder is None:
+            if self.running is None:
                 self._start()
             try:
                 return self._fork()
@@ -205,8 +186,8 @@ class WarmParent:
         """Whether the sandbox holds more than it may."""
         if self.exposed:
             return False
-        n_bytes, n_files = sandbox.used(self.process.pid)
-        return n_bytes > self.limits.sandbox_bytes or n_files > sandbox.MOST_FILES
+        n_bytes, n_files = self.running.used()
+        return n_bytes > self.limits.sandbox_bytes or n_files > MOST_FILES
 
 
 class Worker:

@@ -1,11 +1,13 @@
 """Things that several tests start from: a small text, its tokenizer, a small model, a short run."""
 
 import dataclasses
+import os
 from functools import cache
 
 import pytest
 import torch
 
+from grading import sandbox
 from minigpt.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from minigpt.corpus import prepare
 
@@ -45,6 +47,19 @@ def prepared(short_run, tmp_path):
     """The short run, its tokenizer and its folder with shards."""
     folder = tmp_path / "run"
     return short_run, prepare(short_run, folder), folder
+
+
+@pytest.fixture(scope="module", params=[
+    name if name == "bubblewrap" else pytest.param(name, marks=pytest.mark.slow) for name in sandbox.BACKENDS
+])  # fmt: skip
+def backend(request):
+    """Each program that builds sandboxes, in turn; bubblewrap has to be there in CI."""
+    fault = sandbox.choose(request.param)[1]
+    if fault and not (request.param == "bubblewrap" and os.environ.get("CI")):
+        pytest.skip(f"no sandbox, because {fault}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADING_SANDBOX", request.param)
+        yield request.param
 
 
 @pytest.fixture(scope="module")

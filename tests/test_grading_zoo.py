@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_grading_sandbox import needs_sandbox
 from test_grading_tiny import LAB, cell, tiny_course
 
 import grading
@@ -23,7 +22,7 @@ from grading.judge import REVIEW
 from grading.record import grade
 from grading.session import Limits, Session, Step, WarmParent
 
-pytestmark = [needs_sandbox, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 ENGINE = Path(grading.__file__).parent
 ZOO = {path.stem: path.read_text() for path in sorted((ENGINE / "zoo").glob("*.py"))}
@@ -97,7 +96,7 @@ FORGED = {"forged_marks": forged_marks, "forged_outputs": forged_outputs, "copie
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory):
+def course(tmp_path_factory, backend):
     """A course with something to steal in every corner."""
     root = tmp_path_factory.mktemp("zoo")
     write_whole(root / "home" / "diary.txt", "CANARY of the home")
