@@ -4,6 +4,7 @@ import argparse
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from grading import day, sandbox
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("folder", type=Path)
     one.add_argument("--host-exposed", action="store_true", help="grade even where there is no sandbox: the "
                      "students' code can then read and change whatever your account can")
+    one.add_argument("--jobs", type=int, default=0, metavar="N", help="let N jobs of a cluster judge the submissions")
+    one.add_argument("--cluster", choices=("local", "slurm"), default="local",
+                     help="slurm: the jobs are an array of Slurm; local: they are processes of this machine")
     one.set_defaults(run=run_grade)
     one = commands.add_parser("export", help="write the grades for a spreadsheet, Canvas or Moodle")
     one.add_argument("format", metavar="FORMAT", help="csv, canvas or moodle")
@@ -109,8 +113,8 @@ def strangers_parent(host_exposed: bool) -> WarmParent:
     fault = sandbox.fault()
     if fault and not host_exposed:
         raise CourseError(
-            f"students' code needs a sandbox, and {fault}; install bubblewrap on Linux, or add --host-exposed "
-            "if you trust every submission with all that your account can read and change"
+            f"students' code needs a sandbox, and {fault}; install bubblewrap, podman or docker on Linux, or add "
+            "--host-exposed if you trust every submission with all that your account can read and change"
         )
     progress(EXPOSED if fault else SANDBOXED)
     return WarmParent(exposed=bool(fault))
@@ -150,8 +154,16 @@ def run_labs(course: Course, options: argparse.Namespace) -> int:
 def run_grade(course: Course, options: argparse.Namespace) -> int:
     started = time.monotonic()
     with strangers_parent(options.host_exposed) as parent:
+        n_judged = run_jobs(course, options, parent) if options.jobs else 0
         graded = grade(course, options.folder.resolve(), parent, progress)
+        graded = replace(graded, n_judged=graded.n_judged + n_judged)
     return show_graded(course, graded, time.monotonic() - started)
+
+
+def run_jobs(course: Course, options: argparse.Namespace, parent: WarmParent) -> int:
+    from grading.cluster import spread  # submitit is for clusters alone
+
+    return spread(course, options.folder.resolve(), parent, options.jobs, options.cluster, progress)
 
 
 def run_export(course: Course, options: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ def grade_lab(
     with Judge(lab, parent, course_secret(course.work)) as judge:
         for student, folder in handed_in:
             submission = ingest(lab, student, folder)
-            key = hashlib.sha256((submission.digest + lab_key).encode()).hexdigest()
+            key = key_of(submission, lab_key)
             place = course.work / "results" / student / lab.name / "result.json"
             result = before = read_result(place)
             if before is None or before["key"] != key:
@@ -104,6 +104,11 @@ def grade_lab(
             write_whole(place, to_json(result))
             results[student] = result
     return results, n_judged
+
+
+def key_of(submission: Submission, lab_key: str) -> str:
+    """What a result is made from: the student's work, and all that judges it."""
+    return hashlib.sha256((submission.digest + lab_key).encode()).hexdigest()
 
 
 def read_result(place: Path) -> dict | None:

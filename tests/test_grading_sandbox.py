@@ -246,7 +246,7 @@ def test_a_sandbox_that_uses_up_its_processes_leaves_the_next_one_its_own(backen
         "except RuntimeError:\n    pass"
     )
     greedy, modest = (Step("a", start_all.format(number)) for number in (400, 100))
-    with WarmParent() as first, WarmParent() as second:
-        with Session(first, [greedy]) as one, Session(second, [modest]) as two:
-            assert one.ask([Read("n")], 10)[0].value < Limits().n_processes
-            assert two.ask([Read("n")], 10) == [Value(100)]
+    with (WarmParent() as first, WarmParent() as second, Session(first, [greedy]) as one,
+          Session(second, [modest]) as two):  # fmt: skip
+        assert one.ask([Read("n")], 10)[0].value < Limits().n_processes
+        assert two.ask([Read("n")], 10) == [Value(100)]

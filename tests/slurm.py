@@ -1,0 +1,197 @@
+"""A real Slurm on one machine: a controller and two nodes of their own, in a folder of their own.
+
+`with Slurm() as slurm:` has sbatch, squeue and the rest speak to it for as long as the block lasts. By hand:
+
+    python tests/slurm.py start FOLDER     prints the line that makes a shell use it
+    python tests/slurm.py stop FOLDER
+
+There are two partitions, `main` and `urgent`; a job in `urgent` preempts one in `main`, which is queued again. Each
+node has two pretended GPUs. It has to be started by root, as Slurm's daemons are elsewhere.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+SECONDS = 30  # for a daemon to start or to stop
+
+CONFIGURATION = """
+ClusterName=seed
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+CredType=cred/munge
+SlurmUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=10
+ReturnToService=2
+MpiDefault=none
+GresTypes=gpu
+SlurmdParameters=config_overrides
+NodeName=DEFAULT CPUs={cores} RealMemory=64000 Gres=gpu:2 State=UNKNOWN
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}]
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=30 State=UP
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=2 GraceTime=30 PreemptMode=OFF State=UP
+"""
+
+
+def fault() -> str:
+    """Why there can be no Slurm here; empty if there can be one."""
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        return f"{', '.join(missing)} not installed (apt install slurm-wlm munge)"
+    return "" if os.geteuid() == 0 else "Slurm's daemons have to be started by root"
+
+
+def free_ports() -> list[int]:
+    """Three free ports in a row."""
+    while True:
+        first = 20_000 + secrets.randbelow(10_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as taken:
+            for port in range(first, first + 3):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return [first, first + 1, first + 2]
+
+
+class Slurm:
+    """A running Slurm: a context."""
+
+    def __init__(self, folder: Path | None = None, cores: int = 2):
+        self.own_folder = folder is None
+        self.folder = Path(folder or tempfile.mkdtemp(prefix="slurm-"))
+        self.cores = cores
+        self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def __enter__(self) -> "Slurm":
+        self.before = {name: os.environ.get(name) for name in self.environment}
+        os.environ |= self.environment
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for name, value in self.before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        if self.own_folder:
+            shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        """Start munge, the controller and two nodes, and wait until the nodes take jobs."""
+        os.environ |= self.environment
+        self._configure()
+        self._munge()
+        self._daemon("slurmctld", "-c")
+        for node in ("n1", "n2"):
+            self._daemon("slurmd", "-N", node)
+        wait(lambda: self.says("sinfo", "-h", "-p", "main", "-o", "%T %D") == "idle 2", "the nodes are not idle")
+
+    def _configure(self) -> None:
+        for name in ("munge", "state"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        host = socket.gethostname().split(".")[0]
+        text = CONFIGURATION.format(folder=self.folder, host=host, ports=free_ports(), cores=self.cores)
+        (self.folder / "slurm.conf").write_text(text)
+        gpus = [self.folder / f"gpu{number}" for number in range(2)]
+        for gpu in gpus:
+            gpu.touch()
+        lines = [f"NodeName=n[1-2] Name=gpu File={gpu}" for gpu in gpus]
+        (self.folder / "gres.conf").write_text("\n".join(["AutoDetect=off", *lines, ""]))
+
+    def _munge(self) -> None:
+        place = self.folder / "munge"
+        place.chmod(0o755)
+        (place / "key").write_bytes(secrets.token_bytes(128))
+        (place / "key").chmod(0o400)
+        files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
+        words = [f"--{option}={place / name}" for option, name in files.items()]
+        self._run("munged", "--force", *words)
+
+    def _daemon(self, program: str, *words: str) -> None:
+        self._run(program, "-f", self.environment["SLURM_CONF"], *words)
+
+    def _run(self, *words: str) -> None:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
+        if done.returncode:
+            raise RuntimeError(f"{words[0]} did not start: {done.stderr.strip() or done.stdout.strip()}")
+
+    def says(self, *words: str) -> str:
+        """What a command of Slurm prints; empty if it fails."""
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    def stop(self) -> None:
+        """End all jobs, then the daemons, and wait until none is left."""
+        os.environ |= self.environment
+        if self.says("scontrol", "ping"):
+            subprocess.run(["scancel", "--state=PENDING,RUNNING,SUSPENDED", "--me"], capture_output=True)
+            with contextlib.suppress(TimeoutError):
+                wait(lambda: not self.says("squeue", "-h"), "jobs are left")
+        for path in [*self.folder.glob("slurmd.*.pid"), self.folder / "slurmctld.pid", self.folder / "munge" / "pid"]:
+            end(path)
+
+
+def end(pid_file: Path) -> None:
+    """End the daemon that wrote this file, with force if it takes too long."""
+    if not pid_file.exists():
+        return
+    pid = int(pid_file.read_text())
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, kind)
+        with contextlib.suppress(TimeoutError):
+            return wait(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} does not end")
+
+
+def wait(is_so, complaint: str) -> None:
+    """Return as soon as it is so.
+
+    Raises  TimeoutError with the complaint if that takes too long.
+    """
+    deadline = time.monotonic() + SECONDS
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError(complaint)
+        time.sleep(0.1)
+
+
+def main() -> None:
+    if len(sys.argv) != 3 or sys.argv[1] not in ("start", "stop"):
+        sys.exit(__doc__)
+    if why := fault():
+        sys.exit(why)
+    slurm = Slurm(Path(sys.argv[2]).absolute())
+    if sys.argv[1] == "stop":
+        return slurm.stop()
+    slurm.start()
+    print(f"export SLURM_CONF={slurm.environment['SLURM_CONF']}")
+
+
+if __name__ == "__main__":
+    main()
