@@ -73,7 +73,7 @@ def slow_course(course):
     return course, folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slurm():
     if (why := fault()) and not os.environ.get("CI"):
         pytest.skip(why)

@@ -74,6 +74,11 @@ def test_each_outside_library_has_one_door():
         assert found == files, library
 
 
+def test_submitit_has_one_door():
+    files = (HERE / "grading").glob("*.py")
+    assert [path.name for path in files if "submitit" in set(imported(path))] == ["cluster.py"]
+
+
 def test_nothing_else_lies_at_the_top():
     listed = subprocess.run(["git", "ls-files"], cwd=HERE, capture_output=True, text=True, check=True).stdout
     assert {name.split("/")[0] for name in listed.splitlines()} <= ROOMS
