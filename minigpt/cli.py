@@ -13,6 +13,8 @@ from minigpt.config import RunConfig
 USAGE = """usage: minigpt WORD ...
 
   minigpt journey                                 text, tokens, training, scores and report card in about a minute
+  minigpt shards RECIPE [--processes 2 ...]       the text of a recipe as tokens; the same command goes on after a stop
+  minigpt shards --check FOLDER                   is every shard of a run there and what was written?
   minigpt train RECIPE [--train.steps 300 ...]    train a recipe; the same command goes on after a stop
   minigpt generate FOLDER --prompt "def "         let a trained model write
   minigpt evaluate FOLDER                         score a trained model: scores.json
@@ -33,6 +35,49 @@ def journey(arguments: list[str]) -> None:
     rate = card["parse_rate"]
     print(f"     {rate['before']:.0%} of {rate['samples']} generated functions parsed before training, "
           f"{rate['after']:.0%} after")
+
+
+def shards(arguments: list[str]) -> None:
+    from minigpt import corpus, recipes
+    from minigpt.disk import locked
+    from minigpt.train import claim
+
+    if arguments[:1] == ["--check"]:
+        if len(arguments) != 2:
+            raise ValueError("shards --check needs one folder; give that of a run")
+        print_shards(Path(arguments[1]) / "shards")
+        return
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"shards needs a recipe or --check FOLDER; choose one of {', '.join(recipes.RECIPES)}")
+    recipe = recipes.recipe(arguments[0])
+
+    def settings(config: Annotated[RunConfig, tyro.conf.arg(name="")] = recipe, folder: Path | None = None,
+                 processes: int = 1) -> tuple[RunConfig, Path, int]:
+        """Write the tokenizer and the shards of a run, which `minigpt train` with the same settings then uses.
+
+        Args:
+            folder: where the run is kept; runs/NAME if not given.
+            processes: how many processes turn text into tokens.
+        """
+        return config, folder or Path("runs") / config.name, processes
+
+    config, folder, processes = tyro.cli(settings, args=arguments[1:], prog=f"minigpt shards {arguments[0]}")
+    with locked(folder):
+        claim(folder, config)
+        tokenizer = corpus.prepare(config, folder, processes)
+    print_shards(folder / "shards")
+    if config.data.documents == "pack":
+        split = corpus.Shards(folder / "shards", "train", tokenizer, config.model.max_seq_len, "pack")
+        print(f"packed into {len(split):,} windows of {split.length} tokens, {split.padding:.1%} of them padding")
+
+
+def print_shards(folder: Path) -> None:
+    """One line for each split. Raises ValueError, naming the shard, if one is missing or not what was written."""
+    from minigpt.corpus import check_shards
+
+    for split, found in check_shards(folder)["splits"].items():
+        documents, tokens, size = (sum(shard[name] for shard in found) for name in ("documents", "tokens", "bytes"))
+        print(f"{split:<11}{len(found):>6,} shards {documents:>12,} documents {tokens:>16,} tokens {size:>18,} bytes")
 
 
 def train(arguments: list[str]) -> None:
@@ -148,7 +193,7 @@ def recipes(arguments: list[str]) -> None:
               f"{config.tokens_per_step:>9,} tokens   {recipe.__doc__.splitlines()[0]}")
 
 
-WORDS = {word.__name__: word for word in (journey, train, generate, evaluate, report, export, recipes)}
+WORDS = {word.__name__: word for word in (journey, shards, train, generate, evaluate, report, export, recipes)}
 
 
 def main() -> None:

@@ -118,6 +118,9 @@ class ModelConfig:
         return 6 * self.n_parameters
 
 
+DocumentMode = Literal["cross", "apart", "pack"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the text comes from and how it is cut."""
@@ -132,6 +135,8 @@ class DataConfig:
     """Share of the documents that is kept out of training."""
     tokenizer_megabytes: float = 2.0
     """How much training text the tokenizer learns its merges from."""
+    documents: DocumentMode = "cross"
+    """May a window of training text look across documents, keep them apart, or hold whole ones; see corpus.Shards."""
 
     def __post_init__(self) -> None:
         if not self.source:

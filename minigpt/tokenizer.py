@@ -111,11 +111,16 @@ class Tokenizer:
     def load(cls, path: Path) -> "Tokenizer":
         """Raises ValueError if there is no tokenizer in the file."""
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            return cls.from_text(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"there is no tokenizer at {path}; give the folder of a run or a checkpoint") from None
         except Exception as fault:  # the library raises plain Exception for a broken file
             raise ValueError(f"{path} is not a tokenizer ({fault}); restore the file or train again") from None
+
+    @classmethod
+    def from_text(cls, text: str) -> "Tokenizer":
+        """The tokenizer that the content of a tokenizer.json describes."""
+        return cls(tokenizers.Tokenizer.from_str(text))
 
 
 def _pieces(engine: tokenizers.Tokenizer) -> tuple[list[bytes], bytes]:

@@ -117,7 +117,8 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
     data_seconds = time.perf_counter() - started
     total = torch.zeros((), device=fabric.device)
     for piece_x, piece_y in zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True):
-        loss = next_token_loss(model(piece_x.to(fabric.device)), piece_y.to(fabric.device)) / settings.accumulate
+        piece_x, piece_y = piece_x.to(fabric.device), piece_y.to(fabric.device)
+        loss = next_token_loss(model(piece_x, documents=split.documents(piece_x)), piece_y) / settings.accumulate
         fabric.backward(loss)
         total += loss.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -295,7 +296,8 @@ def open_splits(config: RunConfig, tokenizer: Tokenizer, shards: Path) -> tuple[
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens but the model's vocab_size is "
                          f"{config.model.vocab_size}; make the latter at least as large")
     length, batch_size = config.model.max_seq_len, config.train.batch_size
-    training, validation = (Shards(shards, split, tokenizer, length) for split in ("train", "validation"))
+    training = Shards(shards, "train", tokenizer, length, config.data.documents)
+    validation = Shards(shards, "validation", tokenizer, length)  # across documents: the same bytes for every run
     if len(training) < batch_size:
         raise ValueError(f"the training text has {len(training)} windows of {length} tokens but a batch takes "
                          f"{batch_size}; give more text or a smaller batch_size")

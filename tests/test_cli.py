@@ -42,6 +42,8 @@ def test_a_setting_that_cannot_be_is_one_sentence(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
+    (["shards"], "shards needs a recipe or --check FOLDER"), (["shards", "--check"], "needs one folder"),
+    (["shards", "--check", "nowhere"], "there are no shards at nowhere"),
     (["train"], "train needs a recipe; choose one of journey"), (["train", "nope"], "no recipe 'nope'"),
     (["dance"], "there is no word 'dance'"), (["generate", "nowhere"], "there is no config at nowhere"),
     (["report", "nowhere"], "nowhere has no scores.json")])
@@ -65,3 +67,16 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys, texts):
 def test_the_command_is_installed():
     done = subprocess.run(["minigpt", "--help"], capture_output=True, text=True, check=True)
     assert "minigpt journey" in done.stdout
+
+
+def test_shards_are_written_by_several_processes_checked_and_trained_on(monkeypatch, capsys, texts, tmp_path):
+    folder = tmp_path / "run"
+    settings = ["--data.source", texts, "--data.validation-share", "0.3", "--model.vocab-size", "300",
+                "--train.steps", "3", "--train.warmup-steps", "0", "--data.documents", "pack", "--folder", folder]
+    status, printed = call(monkeypatch, capsys, "shards", "journey", *settings, "--processes", "2")
+    assert status == 0 and "of them padding" in printed
+    assert call(monkeypatch, capsys, "shards", "--check", folder) == (0, "".join(printed.splitlines(True)[-3:-1]))
+    assert call(monkeypatch, capsys, "train", "journey", *settings)[0] == 0
+    (folder / "shards" / "validation_00000.npy").unlink()
+    status, _ = call(monkeypatch, capsys, "shards", "--check", folder)
+    assert "validation_00000.npy is missing" in status and "\n" not in status

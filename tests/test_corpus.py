@@ -1,12 +1,20 @@
+import dataclasses
 import json
-from itertools import islice
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from minigpt.config import DataConfig
-from minigpt.corpus import Document, Shards, in_validation, prepare, read_documents, write_shards
+from minigpt.corpus import Document, Shards, check_shards, in_validation, prepare, read_documents, write_shards
+from minigpt.corpus.shards import IGNORED, best_fit
+from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
 
@@ -162,3 +170,187 @@ def test_preparing_again_keeps_what_is_there(prepared):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert prepare(config, folder).fingerprint == tokenizer.fingerprint
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["cross", "apart", "pack"])
+def test_epochs_are_exact_over_any_number_of_ranks_wherever_a_run_begins_again(prepared, mode, ranks):
+    _config, tokenizer, folder = prepared
+    split = Shards(folder / "shards", "train", tokenizer, 16, mode)
+    size = 6
+    steps = 2 * len(split) // size
+    seen = [split.indices(step, size, 3, rank, ranks) for step in range(steps) for rank in range(ranks)]
+    counts = Counter(index for part in seen for index in part)
+    rest = 2 * len(split) - steps * size
+    assert set(counts) == set(range(len(split))) and sum(2 - n for n in counts.values()) == rest
+    later = [Shards(folder / "shards", "train", tokenizer, 16, mode).indices(step, size, 3, rank, ranks)
+             for step in range(steps // 2, steps) for rank in range(ranks)]
+    assert later == seen[steps // 2 * ranks :]
+
+
+@pytest.fixture
+def whole_documents(prepared):
+    """All documents of the training split, each with its end-of-text token."""
+    _config, tokenizer, folder = prepared
+    ids = np.load(folder / "shards" / "train_00000.npy")
+    ends = np.flatnonzero(ids == tokenizer.end_of_text) + 1
+    return [tuple(part.tolist()) for part in np.split(ids, ends[:-1])]
+
+
+def asked(x, y):
+    """Pairs (token, following token) that a loss is paid for, with how often."""
+    return Counter((int(a), int(b)) for a, b in zip(x.flatten(), y.flatten(), strict=True) if b != IGNORED)
+
+
+@pytest.mark.parametrize("length", [16, 64, 700])
+def test_packing_asks_for_every_token_of_a_document_once_and_never_across(prepared, whole_documents, length):
+    _config, tokenizer, folder = prepared
+    split = Shards(folder / "shards", "train", tokenizer, length, "pack")
+    x, y = split.rows(range(len(split)))
+    wanted = Counter(pair for document in whole_documents for pair in pairwise(document))
+    assert asked(x, y) == wanted
+    n_tokens = sum(map(len, whole_documents))
+    assert split.padding == pytest.approx(1 - n_tokens / x.numel())
+
+
+def test_packing_cuts_no_document_that_fits(prepared, whole_documents):
+    _config, tokenizer, folder = prepared
+    length = max(map(len, whole_documents)) + 5
+    split = Shards(folder / "shards", "train", tokenizer, length, "pack")
+    x, _ = split.rows(range(len(split)))
+    rows = [" ".join(map(str, row)) for row in x.tolist()]
+    for document in whole_documents:
+        assert any(" ".join(map(str, document)) in row for row in rows)
+
+
+def test_best_fit_never_overfills_and_stays_near_the_fewest_windows():
+    draw = random.Random(1)
+    lengths = [draw.randint(1, 100) for _ in range(500)]
+    windows = best_fit(lengths, 100)
+    assert sorted(i for window in windows for i in window) == list(range(500))
+    assert max(sum(lengths[i] for i in window) for window in windows) <= 100
+    assert len(windows) <= 11 / 9 * -(-sum(lengths) // 100) + 1
+
+
+@pytest.mark.parametrize("mode", ["apart", "pack"])
+def test_apart_a_document_is_predicted_as_if_it_were_alone(prepared, mode):
+    config, tokenizer, folder = prepared
+    split = Shards(folder / "shards", "train", tokenizer, 32, mode)
+    x, y = split.rows(range(len(split) - 12, len(split)))
+    marks = split.documents(x)
+    model = GPT(config.model, seed=1).eval()
+    logits = model(x, documents=marks)
+    for row in range(12):
+        for mark in marks[row].unique():
+            here = marks[row] == mark
+            torch.testing.assert_close(logits[row, here], model(x[row, here][None])[0], atol=1e-5, rtol=1e-5)
+    assert (y[x == tokenizer.end_of_text] == IGNORED).all() and (marks.amax(dim=1) > 0).any()
+
+
+WRITE = """
+import sys, time
+from minigpt.config import DataConfig
+from minigpt.corpus import read_documents, write, write_shards
+from minigpt.tokenizer import Tokenizer
+
+def slowly(documents):
+    for document in documents:
+        time.sleep(0.02)
+        yield document
+
+if __name__ == "__main__":
+    write.GROUP_BYTES = 1500
+    source, tokenizer, folder, processes = sys.argv[1:]
+    write_shards(slowly(read_documents(DataConfig(source=source))), Tokenizer.load(tokenizer), folder,
+                 validation_share=0.3, tokens_per_shard=1200, processes=int(processes))
+"""
+
+
+def write_and_kill(arguments, folder, documents, delay):
+    """Kill a writer a moment after its journal has so many documents; True if it had ended by itself."""
+    process = subprocess.Popen([sys.executable, *map(str, arguments)])
+    journal = folder.with_name(folder.name + ".partial") / "journal.json"
+    while process.poll() is None:
+        if journal.exists() and json.loads(journal.read_text())["documents"] >= documents:
+            time.sleep(delay)
+            process.kill()
+            return process.wait() == 0
+        time.sleep(0.001)
+    return process.returncode == 0
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_writer_that_is_killed_again_and_again_writes_the_bytes_of_an_undisturbed_one(texts, prepared, tmp_path,
+                                                                                        processes):
+    config, tokenizer, folder = prepared
+    calm, killed, script = tmp_path / "calm", tmp_path / "killed", tmp_path / "write.py"
+    write_shards(read_documents(config.data), tokenizer, calm, validation_share=0.3, tokens_per_shard=1200)
+    script.write_text(WRITE)
+    arguments, draw = [script, texts, folder / "tokenizer.json", killed, processes], random.Random(processes)
+    for documents in (1, 9, 17, 24, 30):
+        assert not write_and_kill(arguments, killed, documents, draw.uniform(0, 0.05))
+        assert not killed.exists()
+    assert write_and_kill(arguments, killed, 10**9, 0)
+    assert contents(killed) == contents(calm)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_writer_that_stops_after_any_group_goes_on_to_the_same_bytes(prepared, tmp_path, monkeypatch):
+    config, tokenizer, _folder = prepared
+    monkeypatch.setattr("minigpt.corpus.write.GROUP_BYTES", 1500)
+    documents = list(read_documents(config.data))
+    settings = {"validation_share": 0.3, "tokens_per_shard": 1200}
+    write_shards(documents, tokenizer, tmp_path / "calm", **settings)
+
+    def breaks_off(after):
+        yield from documents[:after]
+        raise Stopped
+
+    for after in (1, 5, 11, 12, 30, 39):
+        with pytest.raises(Stopped):
+            write_shards(breaks_off(after), tokenizer, tmp_path / "stopped", **settings)
+        assert not (tmp_path / "stopped").exists()
+        for ids in (tmp_path / "stopped.partial").glob("*.ids"):
+            ids.write_bytes(ids.read_bytes() + b"torn")  # tokens that were written, and no journal after them
+    write_shards(documents, tokenizer, tmp_path / "stopped", **settings)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "calm")
+    assert len(contents(tmp_path / "calm")) > 6
+
+
+def test_documents_that_changed_since_the_stop_are_refused(prepared, tmp_path, monkeypatch):
+    config, tokenizer, _folder = prepared
+    monkeypatch.setattr("minigpt.corpus.write.GROUP_BYTES", 1500)
+    documents = list(read_documents(config.data))
+
+    def breaks_off():
+        yield from documents[:20]
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        write_shards(breaks_off(), tokenizer, tmp_path / "stopped", validation_share=0.3)
+    changed = [dataclasses.replace(documents[0], text="other"), *documents[1:]]
+    for wrong in (changed, documents[:3]):
+        with pytest.raises(ValueError, match=r"not those that .*stopped.partial was begun with"):
+            write_shards(wrong, tokenizer, tmp_path / "stopped", validation_share=0.3)
+    write_shards(changed, tokenizer, tmp_path / "stopped", validation_share=0.4)  # other settings begin anew
+    assert check_shards(tmp_path / "stopped")["documents"] == 40
+
+
+def test_one_changed_byte_in_a_shard_is_found_and_the_shard_named(prepared):
+    folder = prepared[2] / "shards"
+    assert check_shards(folder)["documents"] == 40
+    path = folder / "train_00000.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"train_00000.npy is not what was written"):
+        check_shards(folder)

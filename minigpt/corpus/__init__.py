@@ -1,7 +1,8 @@
 """Text on its way to the model: documents are read, split and written as shards of token ids."""
 
 from minigpt.corpus.prepare import prepare
-from minigpt.corpus.shards import Shards, write_shards
+from minigpt.corpus.shards import Shards
 from minigpt.corpus.sources import Document, in_validation, read_documents
+from minigpt.corpus.write import check_shards, write_shards
 
-__all__ = ["Document", "Shards", "in_validation", "prepare", "read_documents", "write_shards"]
+__all__ = ["Document", "Shards", "check_shards", "in_validation", "prepare", "read_documents", "write_shards"]

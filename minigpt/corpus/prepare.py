@@ -6,13 +6,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from minigpt.config import RunConfig
-from minigpt.corpus.shards import MANIFEST, write_shards
-from minigpt.corpus.sources import Document, in_validation, read_documents
+from minigpt.corpus.shards import MANIFEST
+from minigpt.corpus.sources import Document, in_validation, read_documents, text_bytes
+from minigpt.corpus.write import write_shards
 from minigpt.tokenizer import Tokenizer
 
 
-def prepare(config: RunConfig, folder: Path) -> Tokenizer:
-    """The run's tokenizer; afterwards the folder holds tokenizer.json and shards/. What is there is kept."""
+def prepare(config: RunConfig, folder: Path, processes: int = 1) -> Tokenizer:
+    """The run's tokenizer; afterwards the folder holds tokenizer.json and shards/. What is there is kept.
+
+    Shards that a stopped call left unfinished are gone on with.
+    """
     tokenizer_file, shards = folder / "tokenizer.json", folder / "shards"
     if not tokenizer_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -20,8 +24,10 @@ def prepare(config: RunConfig, folder: Path) -> Tokenizer:
         tokenizer.save(tokenizer_file)
     tokenizer = Tokenizer.load(tokenizer_file)
     if not (shards / MANIFEST).exists():
-        documents = tqdm(read_documents(config.data), desc="shards", unit=" documents", mininterval=1.0, leave=False)
-        write_shards(documents, tokenizer, shards, validation_share=config.data.validation_share)
+        with tqdm(total=text_bytes(config.data), desc="shards", unit="B", unit_scale=True, mininterval=1.0,
+                  leave=False) as bar:
+            write_shards(read_documents(config.data), tokenizer, shards, bar=bar, processes=processes,
+                         validation_share=config.data.validation_share)
     return tokenizer
 
 

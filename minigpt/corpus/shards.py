@@ -3,98 +3,51 @@
 Axes: B batch, T time in tokens.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable
 from functools import lru_cache
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minigpt.corpus.sources import Document, in_validation
-from minigpt.disk import whole_folder
+from minigpt.config import DocumentMode
 from minigpt.tokenizer import Tokenizer
 
 MANIFEST = "shards.json"
 
-
-def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, *,
-                 validation_share: float, tokens_per_shard: int = 100_000_000) -> Path:
-    """The folder with train_00000.npy, ..., validation_00000.npy, ... and shards.json, written whole or not at all.
-
-    Every document is followed by the end-of-text token. The manifest names the tokenizer and, for each shard,
-    its tokens, documents, bytes of text and SHA-256.
-    Raises  ValueError if one of the two splits gets no document.
-    """
-    with whole_folder(folder) as partial:
-        writers = {split: _Writer(partial, split, tokenizer, tokens_per_shard) for split in ("train", "validation")}
-        for group in _groups(documents, 256):
-            for document, ids in zip(group, tokenizer.encode_many([d.text for d in group]), strict=True):
-                split = "validation" if in_validation(document.name, validation_share) else "train"
-                writers[split].add(ids, len(document.text.encode()))
-        manifest = {"tokenizer": tokenizer.fingerprint,
-                    "splits": {split: writer.close() for split, writer in writers.items()}}
-        for split, shards in manifest["splits"].items():
-            if not shards:
-                raise ValueError(f"no document fell into the {split} split; give more documents or another share")
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return Path(folder)
-
-
-class _Writer:
-    """Collects one split's tokens and writes a file whenever a shard is full."""
-
-    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, tokens_per_shard: int) -> None:
-        self.folder, self.split, self.limit = folder, split, tokens_per_shard
-        self.end = tokenizer.end_of_text
-        self.dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-        self.pieces: list[np.ndarray] = []
-        self.counts = {"tokens": 0, "documents": 0, "bytes": 0}
-        self.shards: list[dict] = []
-
-    def add(self, ids: list[int], n_bytes: int) -> None:
-        self.pieces.append(np.array([*ids, self.end], dtype=self.dtype))
-        self.counts["tokens"] += len(ids) + 1
-        self.counts["documents"] += 1
-        self.counts["bytes"] += n_bytes
-        if self.counts["tokens"] >= self.limit:
-            self.flush()
-
-    def flush(self) -> None:
-        path = self.folder / f"{self.split}_{len(self.shards):05d}.npy"
-        np.save(path, np.concatenate(self.pieces))
-        self.shards.append({"file": path.name, **self.counts, "sha256": _sha256(path)})
-        self.pieces, self.counts = [], dict.fromkeys(self.counts, 0)
-
-    def close(self) -> list[dict]:
-        if self.pieces:
-            self.flush()
-        return self.shards
+IGNORED = -100
+"""A target that no loss is paid for, as cross_entropy knows it."""
 
 
 class Shards:
-    """One split of a corpus, cut into windows of T + 1 tokens that overlap by one.
+    """One split of a corpus, cut into windows of T inputs and their targets.
 
+    documents  `cross`: one stream of tokens, a window begins where the one before it ended.
+               `apart`: the same windows, but no token sees another document or is asked for its beginning.
+               `pack`: like `apart`, and no document that fits into a window is cut; what stays free is filled with
+               end-of-text tokens, which nothing is asked of. A longer document is cut every T tokens.
     Raises  ValueError if the folder holds no shards, another tokenizer's shards, or a file of the wrong size.
     """
 
-    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, length: int) -> None:
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, length: int,
+                 documents: DocumentMode = "cross") -> None:
         folder = Path(folder)
-        if not (folder / MANIFEST).is_file():
-            raise ValueError(f"there are no shards at {folder}; write them with write_shards")
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(folder)
         if manifest["tokenizer"] != tokenizer.fingerprint:
             raise ValueError(
                 f"the shards at {folder} were written with tokenizer {manifest['tokenizer']} but this run's is "
                 f"{tokenizer.fingerprint}; write them again or load the tokenizer they were written with"
             )
-        self.length, self.end_of_text = length, tokenizer.end_of_text
+        self.length, self.end_of_text, self.mode = length, tokenizer.end_of_text, documents
         self.files = [_open(folder / shard["file"], shard["tokens"]) for shard in manifest["splits"][split]]
         self.ends: dict[int, np.ndarray] = {}  # where documents end, for the shards that somebody asked about
-        self.starts = np.cumsum([0, *((len(file) - 1) // length for file in self.files)])
+        self.packed = [self._pack(n) for n in range(len(self.files))] if documents == "pack" else []
+        counts = map(len, self.packed) if self.packed else ((len(file) - 1) // length for file in self.files)
+        self.starts = np.cumsum([0, *counts])
         if not len(self):
             raise ValueError(
                 f"the {split} split at {folder} has {sum(map(len, self.files))} tokens but one text of the model "
@@ -105,16 +58,54 @@ class Shards:
         """How many windows there are."""
         return int(self.starts[-1])
 
-    def window(self, index: int) -> np.ndarray:
-        """The T + 1 tokens of one window."""
-        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        begin = (index - int(self.starts[shard])) * self.length
-        return self.files[shard][begin : begin + self.length + 1]
-
     def rows(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, each (B, T): the target of a token is the token after it."""
-        windows = torch.from_numpy(np.stack([self.window(index) for index in indices]).astype(np.int64))
-        return windows[:, :-1], windows[:, 1:]
+        """Inputs and targets, each (B, T): the target of a token is the token after it, or IGNORED."""
+        indices = np.fromiter(indices, dtype=np.int64)
+        shards = np.searchsorted(self.starts, indices, side="right") - 1
+        windows = np.empty((len(indices), 2, self.length), dtype=np.int64)
+        for shard in np.unique(shards):
+            here = shards == shard
+            windows[here] = self._windows(shard, indices[here] - self.starts[shard])
+        x, y = torch.from_numpy(windows).unbind(dim=1)
+        return x, y if self.mode == "cross" else y.masked_fill(x == self.end_of_text, IGNORED)
+
+    def _windows(self, shard: int, indices: np.ndarray) -> np.ndarray:
+        """Inputs and following tokens of some windows of one shard, (B, 2, T)."""
+        if self.packed:
+            return np.stack([self._packed_window(shard, self.packed[shard][index]) for index in indices])
+        overlapping = np.lib.stride_tricks.sliding_window_view(self.files[shard], self.length + 1)
+        windows = overlapping[indices * self.length]  # (B, T + 1)
+        return np.stack((windows[:, :-1], windows[:, 1:]), axis=1)
+
+    def _packed_window(self, shard: int, pieces: list[tuple[int, int]]) -> np.ndarray:
+        """One window of pieces (begin, end) of the shard, (2, T); a piece that is the last of its document ends it."""
+        window, at = np.full((2, self.length), self.end_of_text, dtype=np.int64), 0
+        for begin, end in pieces:
+            window[0, at : at + end - begin] = self.files[shard][begin:end]
+            after = self.files[shard][begin + 1 : end + 1]
+            window[1, at : at + len(after)] = after
+            at += end - begin
+        return window
+
+    def _pack(self, shard: int) -> list[list[tuple[int, int]]]:
+        """The windows of a shard, each as the pieces (begin, end) that it holds."""
+        edges = [0, *(self._ends(shard) + 1).tolist()]
+        pieces = [(cut, min(cut + self.length, end)) for begin, end in pairwise(edges)
+                  for cut in range(begin, end, self.length)]
+        return [[pieces[i] for i in window] for window in best_fit([end - begin for begin, end in pieces], self.length)]
+
+    @property
+    def padding(self) -> float:
+        """Share of the inputs that is padding."""
+        filled = sum(end - begin for windows in self.packed for window in windows for begin, end in window)
+        return 1 - filled / (len(self) * self.length) if self.packed else 0.0
+
+    def documents(self, x: Tensor) -> Tensor | None:
+        """The number of each input's document within its window, (B, T); None if the model may look across."""
+        if self.mode == "cross":
+            return None
+        ends = x == self.end_of_text
+        return ends.cumsum(dim=1) - ends.long()
 
     def batch(self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1) -> tuple[Tensor, Tensor]:
         """This rank's share, (B / ranks, T), of the batch of one step.
@@ -126,21 +117,63 @@ class Shards:
 
     def indices(self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
         """The windows of that batch."""
-        return [self._shuffled(place, seed) for place in range(step * size + rank, (step + 1) * size, ranks)]
+        places = np.arange(step * size + rank, (step + 1) * size, ranks)
+        epochs, offsets = np.divmod(places, len(self))
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            places[here] = _permutation(len(self), seed, int(epoch))[offsets[here]]
+        return places.tolist()
 
     def whereabouts(self, index: int) -> str:
         """Where a window lies: the shard's file, its tokens, and its documents, both counted from 0."""
         shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        begin = (index - int(self.starts[shard])) * self.length
+        index -= int(self.starts[shard])
+        pieces = self.packed[shard][index] if self.packed else [(index * self.length, (index + 1) * self.length)]
+        name = Path(self.files[shard].filename).name
+        return f"{name} " + " and ".join(self._place(shard, begin, end) for begin, end in pieces)
+
+    def _place(self, shard: int, begin: int, end: int) -> str:
+        first, last = np.searchsorted(self._ends(shard), [begin, end - 1 if self.packed else end])
+        return f"tokens {begin} to {end} (documents {first} to {last})"
+
+    def _ends(self, shard: int) -> np.ndarray:
+        """Where the documents of a shard end."""
         if shard not in self.ends:
             self.ends[shard] = np.flatnonzero(self.files[shard] == self.end_of_text)
-        first, last = np.searchsorted(self.ends[shard], [begin, begin + self.length])
-        name = Path(self.files[shard].filename).name
-        return f"{name} tokens {begin} to {begin + self.length} (documents {first} to {last})"
+        return self.ends[shard]
 
-    def _shuffled(self, place: int, seed: int) -> int:
-        epoch, offset = divmod(place, len(self))
-        return int(_permutation(len(self), seed, epoch)[offset])
+
+def best_fit(lengths: list[int], room: int) -> list[list[int]]:
+    """Windows that hold all lengths, as indices into `lengths`: the longest first, each where it leaves least room.
+
+    Source  Johnson 1974, "Fast algorithms for bin packing" (best fit decreasing: at most 11/9 of the fewest windows).
+    """
+    windows: list[list[int]] = []
+    open_windows: dict[int, list[list[int]]] = {}  # by the room that is left
+    rooms: list[int] = []  # the keys of that, sorted
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        at = bisect_left(rooms, lengths[i])
+        if at < len(rooms):
+            left, window = rooms[at], open_windows[rooms[at]].pop()
+            if not open_windows[left]:
+                rooms.pop(at)
+        else:
+            left, window = room, []
+            windows.append(window)
+        window.append(i)
+        if left := left - lengths[i]:
+            if not open_windows.setdefault(left, []):
+                insort(rooms, left)
+            open_windows[left].append(window)
+    return windows
+
+
+def read_manifest(folder: Path) -> dict:
+    """What shards.json says. Raises ValueError if there is none."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"there are no shards at {folder}; write them with `minigpt shards`")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=4)
@@ -156,14 +189,3 @@ def _open(path: Path, n_tokens: int) -> np.ndarray:
     if len(ids) != n_tokens:
         raise ValueError(f"the shard {path} has {len(ids)} tokens but its manifest says {n_tokens}; write it again")
     return ids
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _groups(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    rest = iter(documents)
-    while group := list(islice(rest, size)):
-        yield group

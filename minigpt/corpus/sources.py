@@ -47,6 +47,16 @@ def read_documents(config: DataConfig) -> Iterator[Document]:
         raise ValueError(f"the source {config.source!r} holds no text; name files that have some")
 
 
+def text_bytes(config: DataConfig) -> int | None:
+    """About how many bytes of text a source has, for the time left; None if only reading would tell."""
+    if config.max_megabytes:
+        return int(config.max_megabytes * 1e6)
+    if config.source.startswith("hub:"):
+        return None
+    paths = _modules() if config.source == "stdlib" else _paths(config.source)
+    return None if any(path.suffix == ".parquet" for path in paths) else sum(path.stat().st_size for path in paths)
+
+
 def in_validation(name: str, share: float) -> bool:
     """Is a document kept out of training? Its name alone decides, so that the answer never changes."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < share * 2**64
@@ -54,9 +64,7 @@ def in_validation(name: str, share: float) -> bool:
 
 def _read(config: DataConfig) -> Iterator[Document]:
     if config.source == "stdlib":
-        root = Path(sysconfig.get_path("stdlib"))
-        modules = [path for path in sorted(root.rglob("*.py")) if not LEFT_OUT & set(path.relative_to(root).parts)]
-        yield from _read_text(modules, root)
+        yield from _read_text(_modules(), Path(sysconfig.get_path("stdlib")))
     elif config.source.startswith("hub:"):
         owner, name, *subset = config.source.removeprefix("hub:").split("/")
         yield from _rows(config, f"{owner}/{name}", *subset)
@@ -64,15 +72,26 @@ def _read(config: DataConfig) -> Iterator[Document]:
         yield from _read_files(config)
 
 
-def _read_files(config: DataConfig) -> Iterator[Document]:
-    place = Path(config.source)
+def _modules() -> list[Path]:
+    """The modules of this Python's standard library."""
+    root = Path(sysconfig.get_path("stdlib"))
+    return [path for path in sorted(root.rglob("*.py")) if not LEFT_OUT & set(path.relative_to(root).parts)]
+
+
+def _paths(source: str) -> list[Path]:
+    """The files that a file's, a folder's or a pattern's name stands for. Raises ValueError if there are none."""
+    place = Path(source)
     if place.is_dir():
         paths = sorted(path for path in place.rglob("*") if path.is_file())
     else:
-        paths = sorted(Path(name) for name in glob.glob(config.source, recursive=True))
+        paths = sorted(Path(name) for name in glob.glob(source, recursive=True))
     if not paths:
-        raise ValueError(f"there is no text at {config.source!r}; name a file, a folder, a pattern or `stdlib`")
-    for path in paths:
+        raise ValueError(f"there is no text at {source!r}; name a file, a folder, a pattern or `stdlib`")
+    return paths
+
+
+def _read_files(config: DataConfig) -> Iterator[Document]:
+    for path in _paths(config.source):
         if reader := READERS.get(path.suffix):
             yield from _rows(config, reader, data_files=str(path))
         else:
