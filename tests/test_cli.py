@@ -75,7 +75,8 @@ def test_shards_are_written_by_several_processes_checked_and_trained_on(monkeypa
                 "--train.steps", "3", "--train.warmup-steps", "0", "--data.documents", "pack", "--folder", folder]
     status, printed = call(monkeypatch, capsys, "shards", "journey", *settings, "--processes", "2")
     assert status == 0 and "of them padding" in printed
-    assert call(monkeypatch, capsys, "shards", "--check", folder) == (0, "".join(printed.splitlines(True)[-3:-1]))
+    status, checked = call(monkeypatch, capsys, "shards", "--check", folder)
+    assert status == 0 and checked.count(" documents ") == 2 and checked in printed
     assert call(monkeypatch, capsys, "train", "journey", *settings)[0] == 0
     (folder / "shards" / "validation_00000.npy").unlink()
     status, _ = call(monkeypatch, capsys, "shards", "--check", folder)
