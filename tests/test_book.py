@@ -47,6 +47,27 @@ def test_toc_names_every_chapter_and_only_pages_that_exist():
     build_module().check_toc()
 
 
+def glossary_terms():
+    lines = (BOOK / "glossary.md").read_text().split("```{glossary}")[1].split("```")[0].splitlines()
+    return {line.lower(): ("glossary", line) for line in lines if line and not line.startswith(" ")}
+
+
+HEADS = {"You will be able to", "You need", "Time", "Letters", "It failed like this", "We measured",
+         "We found two causes", "We repaired", "The check shows it again"}
+"""Bold words that define nothing: the heads in a chapter's first box and in its growth record."""
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_bold_word_of_a_chapter_is_in_the_glossary(path):
+    sys.path.insert(0, str(BOOK))
+    from terms import entry_of
+
+    cells = json.loads(path.read_text())["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    words = {word.rstrip(".") for word in re.findall(r"\*\*([^*\n]+)\*\*", text)} - HEADS
+    assert not [word for word in words if entry_of(word, glossary_terms()) is None]
+
+
 def test_toc_that_leaves_out_a_chapter_is_refused(tmp_path, monkeypatch):
     build = build_module()
     (tmp_path / "notebooks").mkdir()

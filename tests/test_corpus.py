@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from minigpt.config import DataConfig
-from minigpt.corpus import Document, Shards, check_shards, in_validation, prepare, read_documents, write_shards
+from minigpt.corpus import (
+    Document,
+    Shards,
+    check_shards,
+    in_validation,
+    prepare,
+    read_documents,
+    read_split,
+    write_shards,
+)
 from minigpt.corpus.shards import IGNORED, best_fit
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
@@ -49,6 +58,15 @@ def test_text_json_lines_and_parquet_give_the_same_documents(tmp_path):
 def test_reading_stops_at_the_asked_size(texts):
     some = list(read_documents(DataConfig(source=str(texts), max_megabytes=0.002)))
     assert 0 < len(some) < 40
+
+
+def test_the_two_splits_hold_every_byte_once(texts):
+    config = DataConfig(source=str(texts), validation_share=0.3)
+    training, validation = read_split(config)
+    documents = list(read_documents(config))
+    held_out = [document.text for document in documents if in_validation(document.name, 0.3)]
+    assert validation == "".join(held_out).encode() and held_out
+    assert len(training) + len(validation) == sum(len(document.text.encode()) for document in documents)
 
 
 def bad_sources(folder):

@@ -2,7 +2,8 @@
 
 from minigpt.corpus.prepare import prepare
 from minigpt.corpus.shards import Shards
-from minigpt.corpus.sources import Document, in_validation, read_documents
+from minigpt.corpus.sources import Document, in_validation, read_documents, read_split
 from minigpt.corpus.write import check_shards, write_shards
 
-__all__ = ["Document", "Shards", "check_shards", "in_validation", "prepare", "read_documents", "write_shards"]
+__all__ = ["Document", "Shards", "check_shards", "in_validation", "prepare", "read_documents", "read_split",
+           "write_shards"]

@@ -62,6 +62,14 @@ def in_validation(name: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < share * 2**64
 
 
+def read_split(config: DataConfig) -> tuple[bytes, bytes]:
+    """All training text and all validation text of a source, as UTF-8 bytes."""
+    splits = bytearray(), bytearray()
+    for document in read_documents(config):
+        splits[in_validation(document.name, config.validation_share)].extend(document.text.encode())
+    return bytes(splits[0]), bytes(splits[1])
+
+
 def _read(config: DataConfig) -> Iterator[Document]:
     if config.source == "stdlib":
         yield from _read_text(_modules(), Path(sysconfig.get_path("stdlib")))
