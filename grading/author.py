@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from grading.course import Course, CourseError, Lab, read_cells, write_whole
+from grading.course import Course, CourseError, Lab, write_whole
 from grading.gradebook import release_labs
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -33,9 +33,9 @@ def author(course: Course, name: str) -> Authored:
     """
     number, stem = _number_and_stem(course, name)
     lab = Lab(name, course.root)
-    files = _files(lab, number, stem)
-    if there := [path for path in (*files, lab.release_path) if path.exists()]:
+    if there := [path for path in (lab.solution_path, lab.checks_path, lab.release_path) if path.exists()]:
         raise CourseError(f"{there[0].relative_to(course.root)} exists already; remove it or choose another name")
+    files = _files(lab, number, stem)
     try:
         for path, text in files.items():
             write_whole(path, text)
@@ -64,7 +64,7 @@ def _files(lab: Lab, number: str, stem: str) -> dict[Path, str]:
     files = {lab.solution_path: "lab.ipynb", lab.checks_path: "checks.py"}
     labels = [f"{stem.replace('_', '-')}-{label.partition('-')[2]}" for label in TEACHES]
     if lab.chapter_path.exists():
-        labels = _labels(lab.chapter_path)
+        labels = _labels(lab)
     else:
         files[lab.chapter_path] = "chapter.ipynb"
     texts = {path: (TEMPLATE / source).read_text(encoding="utf-8") for path, source in files.items()}
@@ -73,15 +73,11 @@ def _files(lab: Lab, number: str, stem: str) -> dict[Path, str]:
     return texts
 
 
-def _labels(chapter: Path) -> list[str]:
+def _labels(lab: Lab) -> list[str]:
     """For each label of the template one of the chapter's own: its first sections and its last."""
-    try:
-        cells = read_cells(chapter.read_bytes())
-    except ValueError as error:
-        raise CourseError(f"{chapter.name} is no notebook; open it in Jupyter and save it, or remove it") from error
-    found = LABEL.findall("\n\n".join(cell.source for cell in cells if cell.kind == "markdown"))
+    found = LABEL.findall("\n\n".join(cell.source for cell in lab.chapter if cell.kind == "markdown"))
     if not found:
-        raise CourseError(f"{chapter.name} has no section with a label; write (label)= above a heading and call again")
+        raise CourseError(f"{lab.chapter_path.name} has no section with a label; write (label)= above a heading")
     return [found[0], found[min(1, len(found) - 1)], found[-1]]
 
 

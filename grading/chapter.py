@@ -1,6 +1,5 @@
 """The chapter's section that teaches a question: its heading, and where a reader finds it in the book."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ class Section:
 
 def sections(lab: Lab) -> dict[str, Section]:
     """The section that teaches each question, by question id; without those that the chapter does not have."""
-    cells = json.loads(lab.chapter_path.read_bytes())["cells"] if lab.chapter_path.is_file() else []
-    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    cells = lab.chapter if lab.chapter_path.is_file() else []
+    text = "\n\n".join(cell.source for cell in cells if cell.kind == "markdown")
     found = {question: re.search(SECTION.format(re.escape(question.teaches)), text) for question in lab.questions}
     return {
         question.id: Section(match[1].strip(), f"notebooks/{lab.chapter_path.stem}.html#{make_id(question.teaches)}")
@@ -51,9 +50,12 @@ def links(course: Course, lab: Lab, depth: int) -> dict[str, str]:
 
 def _base(config: Path) -> str:
     """The address at which the book is published, with a slash at its end, or ""."""
-    if not config.is_file():
-        return ""
-    url = ((yaml.safe_load(config.read_bytes()) or {}).get("html") or {}).get("baseurl") or ""
+    try:
+        read = yaml.safe_load(config.read_bytes()) if config.is_file() else {}
+    except yaml.YAMLError as error:
+        raise CourseError(f"book/{config.name} is not YAML; `make book` says in which line") from error
+    html = read.get("html") if isinstance(read, dict) else None
+    url = html.get("baseurl") if isinstance(html, dict) else None
     if url and not re.match(r"https?://", str(url)):
         raise CourseError(f"html: baseurl: in book/{config.name} is {url!r}; write an address that begins with https://")
     return f"{url}".rstrip("/") + "/" if url else ""

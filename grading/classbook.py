@@ -1,11 +1,10 @@
 """A graded class, read back: every student's marks for a lab, with what a person gave in the formgrader."""
 
-import json
 from dataclasses import dataclass
 
 from nbgrader.api import Gradebook, MissingEntry
 
-from grading.course import Course, CourseError
+from grading.course import Course, CourseError, read_record
 from grading.gradebook import quiet_nbgrader
 from grading.judge import BLANK
 
@@ -95,7 +94,8 @@ def read_labs(course: Course, name: str | None) -> dict[str, list[Entry]]:
 
 def read_entries(course: Course, lab: str) -> list[Entry]:
     """The entries of one lab, by student: the judge's results with the gradebook's marks, names and penalties."""
-    results = [json.loads(path.read_bytes()) for path in (course.work / "results").glob(f"*/{lab}/result.json")]
+    places = (course.work / "results").glob(f"*/{lab}/result.json")
+    results = [read_record(path, "student", "lab", "lab_title", "questions", "flags") for path in places]
     by_hand = _by_hand(course, lab) if results else {}
     return [_entry(result, *by_hand.get(result["student"], (None, 0, {}))) for result in sorted(results, key=_student)]
 

@@ -33,8 +33,13 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
     except OSError as error:
         sentence = (f"{error.filename or course.work}: {error.strerror or error}; "
                     "free some space or make the folder writable, then call the same command again")
-    print(f"grading: {sentence}", file=sys.stderr)
+    print(f"grading: {one_line(sentence)}", file=sys.stderr)
     sys.exit(1)
+
+
+def one_line(sentence: str) -> str:
+    """The sentence without line breaks and whatever else a name from outside may bring."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(sentence.split()))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,7 +94,7 @@ def run_author(course: Course, options: argparse.Namespace) -> int:
 def run_preflight(course: Course, options: argparse.Namespace) -> int:
     names = options.labs or course.lab_names
     if not names:
-        raise CourseError("there is no lab in solutions/ yet; write one first")
+        raise CourseError("there is no lab in solutions/ yet; begin one with `grading author labNN_stem`")
     started = time.monotonic()
     with course_parent() as parent:
         reports = [preflight(course.lab(name), parent, progress) for name in names]

@@ -200,8 +200,14 @@ def read_receipts(work: Path) -> list[dict]:
     path = work / "receipts.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            receipts = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CourseError(f"{path} is damaged ({error}); restore it from your copy") from error
+    if any(receipt.get(name) is None for receipt in receipts for name in COLUMNS):
+        raise CourseError(f"{path} lacks one of {', '.join(COLUMNS)}; restore it from your copy")
+    return receipts
 
 
 def write_receipts(work: Path, receipts: list[dict]) -> None:

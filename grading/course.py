@@ -18,6 +18,7 @@ from typing import Any
 
 from grading.question import Question
 
+STUDENT = re.compile(r"\w[\w.@-]{0,79}")  # a student's folder
 PARTS_POINTS = {"core": 70, "stretch": 20, "record": 10}  # of every lab
 
 
@@ -68,14 +69,19 @@ def _read_cell(cell: dict) -> Cell:
     points = marks.get("points", 0)
     return Cell(
         kind=str(cell["cell_type"]),
-        source="".join(source) if isinstance(source, list) else str(source),
-        cell_id=str(cell.get("id", "")),
-        grade_id=str(marks.get("grade_id", "")),
+        source=_text("".join(source) if isinstance(source, list) else source),
+        cell_id=_text(cell.get("id", "")),
+        grade_id=_text(marks.get("grade_id", "")),
         is_grade=marks.get("grade") is True,
         is_solution=marks.get("solution") is True,
         points=points if isinstance(points, int | float) else 0,
         tags=tuple(tag for tag in tags if isinstance(tag, str)),
     )
+
+
+def _text(value: object) -> str:
+    """The value as text that a file can hold: JSON can name half a character, UTF-8 cannot."""
+    return str(value).encode(errors="replace").decode()
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,15 @@ class Lab:
 
     @cached_property
     def solution(self) -> list[Cell]:
-        return read_cells(_read(self.solution_path, "write the solution first"))
+        return _cells(self.solution_path, "write the solution first")
 
     @cached_property
     def release(self) -> list[Cell]:
-        return read_cells(_read(self.release_path, "generate it with `grading labs`"))
+        return _cells(self.release_path, "generate it with `grading labs`")
+
+    @cached_property
+    def chapter(self) -> list[Cell]:
+        return _cells(self.chapter_path, "write the chapter first")
 
     @property
     def title(self) -> str:
@@ -123,11 +133,14 @@ class Lab:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-            return list(module.QUESTIONS)
-        except Exception as error:
+            questions = list(module.QUESTIONS)
+        except (Exception, SystemExit) as error:
             raise CourseError(
                 f"the checks in {self.checks_path.name} do not load: {type(error).__name__}: {error}"
             ) from error
+        if not questions or not all(isinstance(question, Question) for question in questions):
+            raise CourseError(f"QUESTIONS in {self.checks_path.name} is no list of questions; list them there")
+        return questions
 
     @property
     def key(self) -> str:
@@ -165,6 +178,36 @@ class Lab:
         ]
 
 
+def shown(name: object) -> str:
+    """A name from outside, fit for a line of text."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(name))[:120]
+
+
+def read_record(path: Path, *names: str) -> dict:
+    """What stands in a file that grading itself wrote under these names, as JSON.
+
+    Raises  CourseError if it is damaged.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+        return record | {name: record[name] for name in names}
+    except (ValueError, TypeError, KeyError) as error:
+        raise CourseError(
+            f"{path} is damaged ({type(error).__name__}); restore it from your copy, or remove it and call "
+            "the same command again"
+        ) from error
+
+
+def _cells(path: Path, remedy: str) -> list[Cell]:
+    data = _read(path, remedy)
+    try:
+        return read_cells(data)
+    except ValueError as error:
+        raise CourseError(
+            f"{path.parent.name}/{path.name} is not a notebook; restore it from your copy"
+        ) from error
+
+
 def _read(path: Path, remedy: str) -> bytes:
     if not path.is_file():
         raise CourseError(f"{path.parent.name}/{path.name} does not exist; {remedy}")
@@ -189,8 +232,11 @@ class Course:
 
     def lab(self, name: str) -> Lab:
         """The lab of that name, or of that number ("01", "lab01")."""
-        found = [full for full in self.lab_names if full == name or re.match(f"lab{name.removeprefix('lab')}_", full)]
-        if len(found) != 1:
+        number = re.fullmatch(r"(?:lab)?(\d+)", name)
+        found = [full for full in self.lab_names if full == name or (number and full.startswith(f"lab{number[1]}_"))]
+        if len(found) > 1:
+            raise CourseError(f"{name!r} stands for {' and '.join(found)}; write the whole name")
+        if not found:
             raise CourseError(f"there is no lab {name!r}; choose one of {', '.join(self.lab_names) or 'none yet'}")
         return Lab(found[0], self.root)
 

@@ -78,6 +78,8 @@ def run_collect(course: Course, options: argparse.Namespace) -> int:
     lab = course.lab(options.lab).name if options.lab else ""
     collected = collect(course, options.source.resolve(), lab, terms, tell=tell)
     show_collected(course, collected)
+    if not collected.taken and not collected.n_known:
+        raise CourseError(f"nothing in {options.source} could be taken; name notebooks after student and lab")
     return 0
 
 

@@ -58,8 +58,8 @@ def answer(lab: Lab, question: Question, kind: str) -> str:
 
 def hand_in(lab: Lab, kind: str) -> str:
     """The notebook file that a student of this kind hands in."""
-    notebook = json.loads(lab.release_path.read_bytes())
     sources = {question.id: answer(lab, question, kind) for question in lab.questions}
+    notebook = json.loads(lab.release_path.read_bytes())
     for cell in notebook["cells"]:
         marks = cell["metadata"].get("nbgrader", {})
         if marks.get("solution"):

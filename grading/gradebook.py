@@ -28,10 +28,10 @@ from nbgrader.preprocessors import (
     NbGraderPreprocessor,
     SaveAutoGrades,
 )
-from sqlalchemy.exc import SAWarning
+from sqlalchemy.exc import DatabaseError, SAWarning
 from traitlets.config import Config
 
-from grading.course import Course, CourseError, write_whole
+from grading.course import Course, CourseError, read_record, write_whole
 from grading.judge import REVIEW
 from grading.lateness import LatePenalty, read_policy, set_dates, terms
 
@@ -60,7 +60,7 @@ class InjectScores(NbGraderPreprocessor):
         place = work / "results" / names["student"] / names["assignment"] / "result.json"
         if not place.is_file():
             raise CourseError(f"{names['student']} has no result for {names['assignment']}; run `grading grade` first")
-        result = json.loads(place.read_bytes())
+        result = read_record(place, "key", "questions")
         nb.metadata["judged"] = {"key": result["key"]}
         if late := terms(work, names["student"], names["assignment"]):
             nb.metadata["judged"]["terms"] = late
@@ -130,6 +130,11 @@ def quiet_nbgrader() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # nbgrader adds submissions before they are in the session
             yield
+    except DatabaseError as error:
+        raise CourseError(
+            f"nbgrader's gradebook cannot be used ({error.orig}); restore it from your copy, or remove it and "
+            "grade again, which loses what a person has marked"
+        ) from error
     finally:
         os.environ["PATH"] = path
         log.setLevel(level)
@@ -148,6 +153,8 @@ def generate(course: Course, lab: str, destination: Path, database: bool = False
 
     The same source gives the same bytes.
     """
+    if not any(cell.is_open for cell in course.lab(lab).solution):
+        raise CourseError(f"solutions/{lab} has no answer cell; mark one as a solution for nbgrader")
     config = settings(course.root)
     config.CourseDirectory.release_directory = str(destination)
     if not database:
@@ -163,9 +170,11 @@ def release_labs(course: Course, check: bool = False, names: list[str] | None = 
 
     Returns  the labs that differ from what lies there.
     """
-    changed = []
+    names, changed = names or course.lab_names, []
+    if not names:
+        raise CourseError("there is no lab in solutions/ yet; begin one with `grading author labNN_stem`")
     with tempfile.TemporaryDirectory(prefix="grading-") as scratch:
-        for name in names or course.lab_names:
+        for name in names:
             fresh = generate(course, name, Path(scratch))
             target = course.root / "labs" / name
             for path in (path for path in fresh.rglob("*") if path.is_file()):

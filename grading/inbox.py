@@ -21,7 +21,7 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.exchange import ExchangeError
 from nbgrader.exchange.default import ExchangeCollect
 
-from grading.course import Course, CourseError
+from grading.course import STUDENT, Course, CourseError, shown
 from grading.gradebook import quiet_nbgrader, settings
 from grading.ingest import LARGEST_NOTEBOOK
 
@@ -29,7 +29,6 @@ MOST_FILES = 20_000  # in one source
 MOST_BYTES = 4 * 2**30  # read from one source
 LARGEST_RATIO = 200  # of a notebook to its packed size, above SMALL bytes
 SMALL = 2**20
-STUDENT = re.compile(r"\w[\w.@-]{0,79}")
 NOISE = re.compile(r"(?:.*/)?(?:__MACOSX|\.ipynb_checkpoints|\.DS_Store|Thumbs\.db|\._[^/]*)(?:/.*)?", re.I)
 CANVAS = re.compile(r"(?:(?P<name>.+?)_)??(?P<late>LATE_)?(?P<id>\d+|anon_[^_]+)_(?P<upload>\d+)_(?P<file>.+)")
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file_?")
@@ -65,11 +64,6 @@ class HandedIn:
         """The highest counts if a student has several: the last upload, then the right name."""
         stem = Path(self.member.name).stem
         return self.upload, stem.endswith(self.lab), self.member.time or datetime.min.replace(tzinfo=UTC), stem
-
-
-def shown(name: object) -> str:
-    """A name from outside, fit for a line of text."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(name))[:120]
 
 
 # --- the three kinds of source ---

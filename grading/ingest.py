@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grading.course import Cell, Lab, read_cells, to_json
+from grading.course import Cell, Lab, read_cells, shown, to_json
 
 LARGEST_NOTEBOOK = 20 * 2**20  # bytes
 
@@ -69,25 +69,34 @@ def find_notebook(folder: Path, name: str) -> tuple[bytes | None, list[str]]:
 
     A notebook under another name is taken if it is the only one. Links and odd files are refused.
     """
+    try:
+        notebooks, flags = _plain_notebooks(folder)
+        if f"{name}.ipynb" in notebooks:
+            path = notebooks[f"{name}.ipynb"]
+        elif len(notebooks) == 1:
+            path = next(iter(notebooks.values()))
+            flags.append(f"the notebook is named {shown(path.name)}; it was taken as {name}.ipynb")
+        else:
+            return None, [*flags, f"there is no {name}.ipynb, so it was graded as blank"]
+        if path.stat().st_size > LARGEST_NOTEBOOK:
+            said = f"{shown(path.name)} is larger than {LARGEST_NOTEBOOK:,} bytes, so it was graded as blank"
+            return None, [*flags, said]
+        return path.read_bytes(), flags
+    except OSError as error:
+        return None, [f"the notebook cannot be opened ({error.strerror}), so it was graded as blank"]
+
+
+def _plain_notebooks(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The notebooks of a folder by name, and a flag for each that is no plain file."""
     notebooks, flags = {}, []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if not entry.name.endswith(".ipynb"):
             continue
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISREG(mode):
+        if stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
             notebooks[entry.name] = Path(entry.path)
         else:
-            flags.append(f"{entry.name} is a link or no plain file and was refused")
-    if f"{name}.ipynb" in notebooks:
-        path = notebooks[f"{name}.ipynb"]
-    elif len(notebooks) == 1:
-        path = next(iter(notebooks.values()))
-        flags.append(f"the notebook is named {path.name}; it was taken as {name}.ipynb")
-    else:
-        return None, [*flags, f"there is no {name}.ipynb, so it was graded as blank"]
-    if path.stat().st_size > LARGEST_NOTEBOOK:
-        return None, [*flags, f"{path.name} is larger than {LARGEST_NOTEBOOK:,} bytes, so it was graded as blank"]
-    return path.read_bytes(), flags
+            flags.append(f"{shown(entry.name)} is a link or no plain file and was refused")
+    return notebooks, flags
 
 
 def ingest(lab: Lab, student: str, folder: Path) -> Submission:

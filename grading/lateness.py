@@ -4,7 +4,6 @@ A time stamp is written by the collector alone. Nothing that a student hands in 
 """
 
 import csv
-import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from nbgrader.api import Gradebook
 from nbgrader.plugins import LateSubmissionPlugin
 from traitlets import Float
 
-from grading.course import Course, CourseError, to_json, write_whole
+from grading.course import STUDENT, Course, CourseError, read_record, shown, to_json, write_whole
 
 STAMP = "timestamp.txt"  # nbgrader's name for it
 FORMAT = "%Y-%m-%d %H:%M:%S UTC"  # nbgrader reads this
@@ -44,19 +43,28 @@ class LatePenalty(LateSubmissionPlugin):
 
 
 def read_policy(work: Path, lab: str) -> Policy:
-    return Policy(**_policies(work).get(lab, {}))
+    return _policy(work, _policies(work).get(lab, {}))
 
 
 def save_policy(work: Path, lab: str, **changes: object) -> None:
     """Change what holds for the lab; what is not named stays."""
     policies = _policies(work)
-    policies[lab] = asdict(replace(Policy(**policies.get(lab, {})), **changes))
+    policies[lab] = asdict(replace(_policy(work, policies.get(lab, {})), **changes))
     write_whole(work / "policy.json", to_json(dict(sorted(policies.items()))))
 
 
 def _policies(work: Path) -> dict[str, dict]:
     path = work / "policy.json"
-    return json.loads(path.read_bytes()) if path.is_file() else {}
+    return read_record(path) if path.is_file() else {}
+
+
+def _policy(work: Path, kept: dict) -> Policy:
+    try:
+        return Policy(**kept)
+    except TypeError as error:
+        raise CourseError(
+            f"{work / 'policy.json'} holds what is no policy ({error}); restore it from your copy, or remove it"
+        ) from error
 
 
 def to_moment(text: str) -> datetime:
@@ -108,7 +116,12 @@ def read_extensions(course: Course, path: Path) -> dict[str, dict[str, str]]:
         if len(row) != 3:
             raise CourseError(f"line {number} of {path.name} has {len(row)} entries; write STUDENT,LAB,DUE")
         student, lab, due = row
-        found.setdefault(course.lab(lab).name, {})[student] = to_stamp(to_moment(due))
+        dues = found.setdefault(course.lab(lab).name, {})
+        if not STUDENT.fullmatch(student):
+            raise CourseError(f"line {number} of {path.name} names {shown(student)!r}; write a student's folder")
+        if student in dues:
+            raise CourseError(f"line {number} of {path.name} gives {student} a second time for {lab}; keep one line")
+        dues[student] = to_stamp(to_moment(due))
     return found
 
 

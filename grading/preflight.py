@@ -180,7 +180,7 @@ def _points(lab: Lab) -> list[str]:
 def _labels(lab: Lab) -> list[str]:
     if not lab.chapter_path.is_file():
         return [f"the chapter {lab.chapter_path.name} does not exist; the questions name its sections"]
-    text = lab.chapter_path.read_text()
+    text = "\n".join(cell.source for cell in lab.chapter)
     return [
         f"{question.id}: the chapter has no section ({question.teaches})=; name the section that teaches it"
         for question in lab.questions

@@ -5,14 +5,12 @@ and changes nothing, and a run that was interrupted goes on where it stopped.
 """
 
 import hashlib
-import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grading.collect import counting, read_receipts
-from grading.course import Course, CourseError, Lab, alone, to_json, write_whole
+from grading.course import STUDENT, Course, CourseError, Lab, alone, read_record, shown, to_json, write_whole
 from grading.feedback import feedback_page, lesson_of
 from grading.gradebook import lateness, marks_by_hand, take_in, write_grades
 from grading.ingest import Submission, ingest
@@ -21,8 +19,6 @@ from grading.ladder import climb, tried_before
 from grading.lateness import in_words, is_collected, pass_on
 from grading.preflight import first_fault
 from grading.session import WarmParent
-
-STUDENT = re.compile(r"\w[\w.@-]*")
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,14 @@ def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[st
         if student.is_symlink() or not STUDENT.fullmatch(student.name):
             refused.append(f"{student.name!r} is a link or no name for a student and was refused")
             continue
-        for lab in sorted(path for path in student.iterdir() if path.is_symlink() or path.is_dir()):
+        try:
+            labs = sorted(path for path in student.iterdir() if path.is_symlink() or path.is_dir())
+        except OSError as error:
+            refused.append(f"{student.name} cannot be read ({error.strerror}) and was left out")
+            continue
+        for lab in labs:
             if lab.is_symlink():
-                refused.append(f"{student.name}/{lab.name} is a link and was refused")
+                refused.append(f"{student.name}/{shown(lab.name)} is a link and was refused")
             else:
                 found.append((student.name, lab.name, lab))
     if not found:
@@ -113,7 +114,7 @@ def key_of(submission: Submission, lab_key: str) -> str:
 
 def read_result(place: Path) -> dict | None:
     """The result that lies there."""
-    return json.loads(place.read_bytes()) if place.is_file() else None
+    return read_record(place, "key", "questions") if place.is_file() else None
 
 
 def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
@@ -124,7 +125,7 @@ def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path
         if lab in course.lab_names:
             labs.setdefault(lab, []).append((student, path))
         else:
-            refused.append(f"{student}/{lab}: there is no such lab, so it was left out")
+            refused.append(f"{student}/{shown(lab)}: there is no such lab, so it was left out")
     if not labs:
         raise CourseError(f"{folder} holds no lab of this course; it should hold STUDENT/LAB/LAB.ipynb")
     return labs, refused

@@ -143,7 +143,7 @@ def test_a_number_that_is_taken_is_refused(course):
 def test_a_chapter_without_a_section_to_name_is_refused(tmp_path):
     chapter = tmp_path / "notebooks" / "07_running_mean.ipynb"
     chapter.parent.mkdir()
-    for text, sentence in (('{"cells": []}', "no section with a label"), ("{", "is no notebook")):
+    for text, sentence in (('{"cells": []}', "no section with a label"), ("{", "is not a notebook")):
         chapter.write_text(text)
         with pytest.raises(CourseError, match=sentence):
             author(Course(tmp_path), LAB)
