@@ -115,10 +115,15 @@ def moodle_rows(labs: Labs, unfinished: bool) -> list[list[Cell]]:
 
 
 def feedback(entry: Entry) -> str:
-    """What was said about each question that is not full, as HTML, which is how Moodle reads it."""
+    """What was said about each question that is not full, as HTML, which is how Moodle reads it.
+
+    Moodle reads the table with PHP's fgetcsv, for which a backslash before a double quote keeps the cell open, so a
+    backslash is written as an entity.
+    Source  Moodle's lib/csvlib.class.php; php.net/manual/en/function.fgetcsv.php on `escape`.
+    """
     told = [_told(mark) for mark in entry.marks if not mark.is_full or mark.comment] or ["Every question is right."]
     late = [f"Late: {entry.late_penalty:g} points were taken off."] if entry.late_penalty else []
-    return html.escape(" ".join(told + late), quote=False)
+    return html.escape(" ".join(told + late), quote=False).replace("\\", "&#92;")
 
 
 def _told(mark: Mark) -> str:

@@ -28,6 +28,7 @@ TEACH_AGAIN = 0.6  # share of full marks below which a question is taught again
 FEWEST = 10  # students below which discrimination says nothing
 SEPARATES = 0.2  # discrimination below which the question itself deserves a look
 MOST_PAIRS = 40  # pairs shown
+MOST_MISTAKES = 3  # unfolded of a question
 FULL, PART, NONE, OPEN, WAITS = "full marks", "part", "no points", "left open", "waits for a person"
 Naming = Callable[[str], str]
 
@@ -229,6 +230,7 @@ def report_page(course: Course, lab: Lab, entries: list[Entry], naming: Naming |
         fewest=FEWEST,
         separates=SEPARATES,
         most_pairs=MOST_PAIRS,
+        most_mistakes=MOST_MISTAKES,
         kinds=(FULL, PART, NONE, OPEN, WAITS),
     )
 

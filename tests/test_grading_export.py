@@ -1,6 +1,7 @@
 """Grades leave for spreadsheets, Canvas and Moodle: whole, quoted, harmless."""
 
 import csv
+import html
 import json
 import os
 
@@ -218,3 +219,11 @@ def test_results_are_read_as_they_lie(small_class):
     cyd = read_entries(small_class, LAB)[2]
     assert [mark.id for mark in cyd.marks] == [question["id"] for question in stored["questions"]]
     assert cyd.marks[0].recognized == "square"
+
+
+def test_no_backslash_keeps_a_cell_of_moodle_open(course):
+    """PHP's fgetcsv takes a backslash before a quote for an escape: the cells after it would be swallowed."""
+    sentence = 'You split at "\\n", not at "\\"'
+    give(course, "cyd", {}, double={"sentence": sentence})
+    text = export(course, "moodle", None, None, True).path.read_text()
+    assert "\\" not in text and sentence in html.unescape(text.replace('""', '"'))

@@ -161,6 +161,23 @@ def test_named_mistakes_are_counted_with_their_sentence(course):
     assert "2 ×</b><div><p>You multiply x by itself." in page and "and 1 other<" in page
 
 
+def test_rare_mistakes_are_folded_and_none_is_lost(course):
+    for n in range(6):
+        told = {"recognized": f"kind-{min(n, 4)}", "sentence": f"Mistake {min(n, 4)}."}
+        give(course, f"s{n}", FULL | {"double": 0}, double=told)
+    section = page_of(course).partition("<h2>Mistakes</h2>")[2].partition("</section>")[0]
+    shown, _, folded = section.partition('<details class="rest"')
+    assert re.findall(r"<p>(Mistake \d)", shown) == ["Mistake 4", "Mistake 0", "Mistake 1"]
+    assert "2 rarer mistakes" in folded and re.findall(r"<p>(Mistake \d)", folded) == ["Mistake 2", "Mistake 3"]
+
+
+def test_every_tile_leads_to_its_section(course):
+    give(course, "ada", FULL)
+    page = page_of(course)
+    targets = set(re.findall(r'href="#(\w+)"', page))
+    assert targets == {"again", "waits", "alike"} and all(f'<section id="{name}">' in page for name in targets)
+
+
 def test_what_to_teach_again_names_the_section_of_the_chapter(dozen):
     dozen.lab("01").chapter_path.write_text(json.dumps({"cells": [
         {"cell_type": "markdown", "source": ["(doubling)=\n", "## How to double\n", "\nText."]}]}))

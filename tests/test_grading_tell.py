@@ -6,6 +6,7 @@ import re
 import shutil
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from test_grading_record import EXPOSED, book, hand, silent
 from test_grading_tiny import HINTS, LAB, tiny_course
 
 from grading.collect import collect
-from grading.course import CourseError, write_whole
+from grading.course import Course, CourseError, write_whole
 from grading.demonstration import build_class
 from grading.feedback import MOST_CELLS, feedback_page
 from grading.gradebook import quiet_nbgrader
@@ -24,6 +25,7 @@ from grading.record import grade
 from grading.session import WarmParent
 
 pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
+REPOSITORY = Path(__file__).resolve().parents[1]
 RUNGS = re.findall(r"</summary>\n\n(.*?)\n\n</details>", HINTS)
 
 
@@ -204,6 +206,17 @@ def leaks_of_class(course):
 
 def test_no_page_of_the_class_tells_an_expected_value_or_a_line_of_a_check(proven):
     assert leaks_of_class(proven) == []
+
+
+@pytest.mark.slow
+def test_no_page_of_the_real_labs_tells_an_expected_value_or_a_line_of_a_check(tmp_path, parent):
+    """The demonstration class of this course: every listed wrong answer of every lab, and its page."""
+    course = Course(tmp_path)
+    for room in ("solutions", "labs", "notebooks", "grading/checks"):
+        shutil.copytree(REPOSITORY / room, course.root / room)
+    labs = [course.lab(name) for name in course.lab_names]
+    grade(course, build_class(course, labs, silent), parent, silent)
+    assert leaks_of_class(course) == []
 
 
 def test_the_law_finds_what_is_planted(proven):
