@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,11 @@ FORGED = {"forged_marks": forged_marks, "forged_outputs": forged_outputs, "copie
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory, backend):
+    return course_with_canaries(tmp_path_factory.mktemp("zoo"))
+
+
+def course_with_canaries(root):
     """A course with something to steal in every corner."""
-    root = tmp_path_factory.mktemp("zoo")
     write_whole(root / "home" / "diary.txt", "CANARY of the home")
     course = tiny_course(root / "course")
     checks = course.root / "grading" / "checks" / f"{LAB}.py"
@@ -183,10 +187,12 @@ SIGHTED = ("reads_solutions", "reads_checks", "reads_gradebook_and_secret", "rea
 
 
 @pytest.mark.parametrize("name", SIGHTED)
-def test_without_the_sandbox_the_same_code_finds_what_it_looks_for(course, listener, name):
+def test_without_the_sandbox_the_same_code_finds_what_it_looks_for(tmp_path, listener, name):
     """Otherwise it would prove nothing that it finds nothing inside."""
+    course = course_with_canaries(tmp_path)
     source = aimed(ZOO[name], course, listener).replace('"/root", "/home"', "")
-    with WarmParent(LIMITS, exposed=True) as parent, Session(parent, [Step("double", source)]) as session:
+    limits = replace(LIMITS, cell_seconds=30, total_seconds=120)
+    with WarmParent(limits, exposed=True) as parent, Session(parent, [Step("double", source)]) as session:
         session.ready()
         assert "CANARY" in session.outputs["double"]
 
