@@ -168,6 +168,8 @@ def run_grade(course: Course, options: argparse.Namespace) -> int:
 def run_jobs(course: Course, options: argparse.Namespace, parent: WarmParent) -> int:
     from grading.cluster import spread  # submitit is for clusters alone
 
+    if options.jobs < 1 or sys.platform != "linux":
+        raise CourseError(f"--jobs is {options.jobs}; give a number that is at least 1, and on Linux alone")
     return spread(course, options.folder.resolve(), parent, options.jobs, options.cluster, progress)
 
 

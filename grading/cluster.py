@@ -13,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import submitit
+from submitit.core.utils import FailedJobError
 
 from grading import sandbox
-from grading.course import Course, alone, write_whole
+from grading.course import Course, CourseError, alone, write_whole
 from grading.ingest import ingest
 from grading.judge import course_secret
 from grading.preflight import first_fault
 from grading.record import by_lab, grade_lab, key_of, read_result
 from grading.session import WarmParent
-from grading.walls import Limits
+from grading.walls import Limits, last_line
 
 ROUNDS = 2
 LOOK_SECONDS = 1.0
@@ -35,6 +36,8 @@ def spread(
     course: Course, folder: Path, parent: WarmParent, n_jobs: int, cluster: str, tell: Callable[[str], None] = print
 ) -> int:
     """Have the jobs of a cluster judge every submission in the folder that has no result yet; how many they judged."""
+    if cluster == "slurm" and not shutil.which("sbatch"):
+        raise CourseError("there is no Slurm here (sbatch is not installed); leave --cluster out and judge here")
     labs, _ = by_lab(course, folder)
     with alone(course.work):
         proven = {name: found for name, found in labs.items() if not first_fault(course.lab(name), course.work, parent)}
@@ -97,8 +100,11 @@ class Jobs:
                 slurm_use_srun=False,
                 slurm_additional_parameters={"requeue": True},
             )
-        with executor.batch():
-            self.submitted = [executor.submit(judge_part, self.course.root, part, self.exposed) for part in parts]
+        try:
+            with executor.batch():
+                self.submitted = [executor.submit(judge_part, self.course.root, part, self.exposed) for part in parts]
+        except FailedJobError as error:
+            raise CourseError(f"Slurm did not take the jobs ({last_line(str(error).encode())})") from None
         ids = [job.job_id for job in self.submitted]
         write_whole(self.folder / "ids.json", json.dumps([self.cluster, ids]))
         self.tell(f"  {sum(map(len, parts))} submissions go to {len(parts)} jobs ({', '.join(ids)})")
@@ -138,8 +144,10 @@ def stamps(course: Course, left: list[Open]) -> list[int]:
 
 def in_queue() -> set[str]:
     """The numbers of all jobs that Slurm holds; sacct would say more, but needs a database that not every Slurm has."""
-    words = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-    return set(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split())
+    done = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i"], capture_output=True)
+    if done.returncode:
+        raise CourseError(f"Slurm does not answer ({last_line(done.stderr)}); its jobs go on, so call the same again")
+    return set(done.stdout.decode().split())
 
 
 def is_running(pid: str) -> bool:

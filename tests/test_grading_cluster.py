@@ -13,12 +13,15 @@ from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading.cli import main
 from grading.cluster import Jobs, in_queue, spread
-from grading.course import write_whole
+from grading.course import CourseError, write_whole
 from grading.demonstration import build_class, hand_in
 from grading.record import grade
 from grading.session import WarmParent
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
+pytestmark = [
+    pytest.mark.usefixtures("alembic_is_asked_once"),
+    pytest.mark.skipif(sys.platform != "linux", reason="jobs are for Linux"),
+]
 SLOW = "import time\ntime.sleep(1)\n"
 
 
@@ -161,3 +164,17 @@ def test_a_job_that_has_ended_is_not_at_work(tmp_path):
         process.kill()
         process.wait()
         assert jobs.at_work() == set()
+
+
+def test_without_slurm_there_is_one_sentence(parent, monkeypatch, tmp_path):
+    course = tiny_course(tmp_path / "course")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CourseError, match="there is no Slurm here"):
+        spread(course, course.work / "submitted", parent, 2, "slurm", silent)
+
+
+@pytest.mark.slow
+def test_jobs_that_slurm_refuses_are_told_in_one_sentence(slurm, course, parent, monkeypatch):
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
+    with pytest.raises(CourseError, match=r"Slurm did not take the jobs .*Invalid partition"):
+        spread(course, course.work / "submitted", parent, 2, "slurm", silent)
