@@ -95,7 +95,8 @@ def test() -> None:
 
 
 def bench() -> None:
-    run("python", "bench/journey_seeds.py")
+    for name in ("journey_seeds", "generation", "tokenizer", "loader"):
+        run("python", f"bench/{name}.py")
 
 
 def lab() -> None:

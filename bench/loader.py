@@ -1,0 +1,80 @@
+"""Millions of tokens a second that come off the disk in batches: minigpt's shards, a row at a time, and `datasets`.
+
+    python bench/loader.py                        writes bench/loader.json
+    python bench/loader.py --tokens 1000000 --batches 20 --rounds 1
+
+Each contestant gives inputs and targets of the same tokens in an order of its own chance; the pages are in memory.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from record import in_turn, record
+
+from minigpt.corpus import Document, Shards, write_shards
+from minigpt.tokenizer import Tokenizer
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--tokens", type=int, default=20_000_000)
+    options.add_argument("--batches", type=int, default=200)
+    options.add_argument("--rounds", type=int, default=7)
+    given = options.parse_args()
+    parts = {}
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer = Tokenizer.train(["a text of many words. " * 9], 260)
+        documents = [Document(f"{i}", "many words " * 900) for i in range(given.tokens // 9900 + 2)]
+        folder = write_shards(documents, tokenizer, Path(place) / "shards", validation_share=0.1)
+        for rows, length in ((64, 128), (12, 1024)):
+            split = Shards(folder, "train", tokenizer, length)
+            works = contestants(split, rows, length)
+            timers = {name: rate(work, given.batches, rows * length) for name, work in works.items()}
+            parts[f"{rows} rows of {length} tokens"] = in_turn(timers, given.rounds)
+    record(Path(__file__).with_suffix(".json"), parts, ("torch", "numpy", "datasets"))
+
+
+def contestants(split: Shards, rows: int, length: int) -> dict[str, Callable[[int], object]]:
+    """What gives batch number n, by name."""
+    path, ids = split.files[0].filename, split.files[0]
+    windows = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::length]
+    table = datasets.Dataset.from_dict({"ids": [row.tolist() for row in windows]}).with_format("torch")
+    order = np.random.default_rng(0).permutation(len(table))
+
+    def per_row(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Opens the file for every row, as a Dataset without a cache does."""
+        pairs = []
+        for begin in np.random.default_rng(step).integers(0, len(ids) - length - 1, rows):
+            row = np.load(path, mmap_mode="r")[begin : begin + length + 1].astype(np.int64)
+            pairs.append((torch.from_numpy(row[:-1]), torch.from_numpy(row[1:])))
+        x, y = zip(*pairs, strict=True)
+        return torch.stack(x), torch.stack(y)
+
+    def batched(step: int) -> torch.Tensor:
+        return table[order[np.arange(step * rows, (step + 1) * rows) % len(order)]]["ids"]
+
+    return {"minigpt": lambda step: split.batch(step, rows, seed=0),
+            "minigpt, the order alone": lambda step: split.indices(step, rows, seed=0),
+            "minigpt, the rows alone": lambda step: split.rows(range(rows)),
+            "memory map, row by row": per_row,
+            "datasets, batched": batched}
+
+
+def rate(work: Callable[[int], object], batches: int, tokens: int) -> Callable[[], float]:
+    def measure() -> float:
+        start = time.perf_counter()
+        for step in range(batches):
+            work(step)
+        return batches * tokens / (time.perf_counter() - start) / 1e6
+
+    return measure
+
+
+if __name__ == "__main__":
+    main()
