@@ -32,17 +32,25 @@ class Submission:
         return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
 
     @property
-    def steps(self) -> list[tuple[str, str]]:
-        """(id, source) of every cell that the judge runs.
+    def runs(self) -> list[Cell]:
+        """Every cell that the judge runs.
 
         Released cells tagged "show" are for the eyes and visible tests for the learner, so they are left out.
         """
-        runs = [
+        return [
             cell
             for cell in self.cells
             if cell.kind == "code" and cell.source.strip() and not cell.is_visible_test and "show" not in cell.tags
         ]
-        return [(cell.grade_id or cell.cell_id, cell.source) for cell in runs]
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """(id, source) of every cell that the judge runs."""
+        return [(cell.grade_id or cell.cell_id, cell.source) for cell in self.runs]
+
+    def by_course(self, cell: Cell) -> bool:
+        """Whether the cell stands as the course released it, so that a student has written nothing in it."""
+        return not cell.is_open and any(cell is released for released in self.lab.release)
 
     def source(self, grade_id: str) -> str:
         """What stands in the open cell with that id."""

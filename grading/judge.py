@@ -4,7 +4,6 @@ Everything here runs in the judge's own process. The student's code runs in a wo
 known wrong answers, in the understudy: a worker of their own in which the solution has been run.
 """
 
-import ast
 import copy
 import hashlib
 import hmac
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from IPython.core.inputtransformer2 import TransformerManager
 
 from grading.course import Lab
+from grading.forbidden import asked_names, forbidden_name
 from grading.ingest import Submission, rebuild
 from grading.question import Call, Case, Probe, Question, Read, Wrong, close
 from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
 
-TIMING = re.compile(r"^(\s*)%%?(?:timeit|time|prun|capture)\b(?:[ \t]+-\w+(?:[ \t]+\d+)?)*", re.M)
 NUMBER = re.compile(r"[-+]?[\d.]+")
 STILL_OPEN = "The answer cell is as it was handed out."
 OUR_FAULT = "Our check could not deal with this answer, so a person looks at it."
@@ -85,7 +83,12 @@ class Judge:
         self.understudy.__exit__()
 
     def session(self, submission: Submission) -> Session:
-        return Session(self.parent, [Step(*step) for step in submission.steps])
+        forbidden = {question.id: question.forbidden for question in self.lab.questions}
+        return Session(self.parent, [
+            Step(cell.grade_id or cell.cell_id, cell.source, submission.by_course(cell),
+                 forbidden.get(cell.grade_id, ()))
+            for cell in submission.runs
+        ])
 
     def judge(self, submission: Submission) -> tuple[list[Judgement], dict[str, str]]:
         """The judgement of every question, and the student's own output by cell."""
@@ -101,11 +104,13 @@ class Judge:
         untouched = source.strip() == self.lab.blank(question).source.strip()
         if question.written:
             return self._set_aside(question, untouched)
-        if name := forbidden_name(source, question.forbidden):
-            return self._refuse(question, name)
         rng = draw(self.secret, submission.student, self.lab.name, question.id, attempt)
         try:
-            return self._compare(question, session, rng, untouched)
+            with guarded("draws no cases"):
+                cases = question.cases(rng)
+            if name := self._forbidden_in(submission, question, cases):
+                return self._refuse(question, name)
+            return self._compare(question, session, cases, untouched)
         except Fault as fault:
             return Judgement(question.id, REVIEW, None, OUR_FAULT, fault=str(fault))
 
@@ -114,17 +119,21 @@ class Judge:
             return Judgement(question.id, BLANK, 0, STILL_OPEN)
         return Judgement(question.id, BY_HAND, None, "A person reads this answer.")
 
+    def _forbidden_in(self, submission: Submission, question: Question, cases: list[Case]) -> str:
+        """The forbidden name that the text of the answer, or of what it is made of, uses, or ""."""
+        cells = [(c.source, not submission.by_course(c)) for c in submission.runs if c.grade_id != question.id]
+        asked = {name for case in cases for name in asked_names(case)}
+        return forbidden_name(cells, submission.source(question.id), asked, question.forbidden)
+
     def _refuse(self, question: Question, name: str) -> Judgement:
-        known = next((w for w in question.wrong if forbidden_name(w.source, (name,))), None)
+        known = next((w for w in question.wrong if forbidden_name([], w.source, set(), (name,))), None)
         if known:
             return Judgement(question.id, WRONG, 0, known.sentence, known.name)
         return Judgement(question.id, WRONG, 0, f"Your answer uses {name}: this question asks you to do without it.")
 
-    def _compare(self, question: Question, session: Session, rng: np.random.Generator, untouched: bool) -> Judgement:
-        with guarded("draws no cases"):
-            cases = question.cases(rng)
+    def _compare(self, question: Question, session: Session, cases: list[Case], untouched: bool) -> Judgement:
         expected = [expected_value(question, case) for case in cases]
-        given = session.ask(cases, question.seconds)
+        given = session.ask(cases, question.seconds, question.forbidden)
         accepted = [
             accepts(question, value, wanted, case) for value, wanted, case in zip(given, expected, cases, strict=True)
         ]
@@ -132,6 +141,9 @@ class Judge:
             return Judgement(question.id, RIGHT, question.points)
         if untouched:
             return Judgement(question.id, BLANK, 0, STILL_OPEN)
+        outcomes = [*given, session.failures.get(question.id)]
+        if stopped := [outcome for outcome in outcomes if is_forbidden(question, outcome)]:
+            return self._refuse(question, stopped[0].message)
         if known := self._recognize(question, cases, given, expected, accepted):
             return Judgement(question.id, WRONG, 0, known.sentence, known.name)
         first = accepted.index(False)
@@ -198,6 +210,11 @@ def accepts(question: Question, outcome: Outcome, expected: Any, case: Case) -> 
         return bool(question.accepts(outcome.value, expected, case))
 
 
+def is_forbidden(question: Question, outcome: Outcome | None) -> bool:
+    """Whether the guard inside the worker stopped the student's code."""
+    return isinstance(outcome, Failure) and outcome.kind == "Forbidden" and outcome.message in question.forbidden
+
+
 def agree(same: close, given: Outcome, known: Outcome, case: Case) -> bool:
     """Whether two outcomes are alike: equal values, or errors with the same message but for its numbers."""
     if isinstance(given, Value) and isinstance(known, Value):
@@ -213,40 +230,6 @@ def holds(wrong: Wrong, outcome: Outcome, expected: Any, case: Case) -> bool:
         return isinstance(outcome, Value) and bool(wrong.when(outcome.value, expected, case))
     except Exception:
         return False
-
-
-def forbidden_name(source: str, names: tuple[str, ...]) -> str:
-    """The first forbidden name that the source imports or uses, or ""."""
-    if not names:
-        return ""
-    try:
-        tree = ast.parse(TransformerManager().transform_cell(TIMING.sub(r"\1", source)))
-    except SyntaxError:
-        return ""
-    used = names_used(tree)
-    return next((n for n in names if any(u == n or u.startswith(f"{n}.") for u in used)), "")
-
-
-def names_used(tree: ast.AST) -> set[str]:
-    """Every dotted name that is imported or used, under its full name; a method also as ".method"."""
-    used: set[str] = set()
-    full: dict[str, str] = {}  # what a local name stands for
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            used |= {alias.name for alias in node.names}
-            full |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            used |= {f"{node.module}.{alias.name}" for alias in node.names}
-            full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Name):
-            used.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            used |= {ast.unparse(node), f".{node.attr}"}
-    for name in list(used):
-        first, dot, rest = name.partition(".")
-        if first in full:
-            used.add(full[first] + dot + rest)
-    return used
 
 
 def say(question: Question, case: Case, outcome: Outcome, expected: Any, cell: Failure | None) -> str:

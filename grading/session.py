@@ -255,6 +255,8 @@ class Step:
 
     id: str
     source: str
+    by_course: bool = False
+    forbidden: tuple[str, ...] = ()  # names that the code must not use (guard.py)
 
 
 class Session:
@@ -262,6 +264,7 @@ class Session:
 
     def __init__(self, parent: WarmParent, steps: list[Step], total_seconds: float | None = None):
         self.parent, self.limits, self.steps = parent, parent.limits, steps
+        self.forbidden = sorted({name for step in steps for name in step.forbidden})
         self.total_seconds = total_seconds or parent.limits.total_seconds
         self.outputs: dict[str, str] = {}
         self.failures: dict[str, Failure] = {}  # by step id
@@ -288,6 +291,7 @@ class Session:
         """Run the notebook in a new worker, again and again until no cell takes the worker down."""
         while self.worker is None and not self.is_over:
             self.worker = self.parent.worker()
+            self._set_guard()
             for step in self.steps:
                 if self.is_over:
                     self.failures[step.id] = OVERTIME
@@ -299,6 +303,16 @@ class Session:
                     self.failures[step.id] = lost.failure
                     self._drop()
                     break
+
+    def _set_guard(self) -> None:
+        """Tell the new worker what the lab forbids, before any of the student's code runs.
+
+        Raises  CourseError if it cannot guard that.
+        """
+        if self.forbidden:
+            frame = {"do": "guard", "names": self.forbidden, "seconds": ORDER_SECONDS}
+            if error := self.worker.request(frame, ORDER_SECONDS).get("error"):
+                raise CourseError(f"the names {', '.join(self.forbidden)} cannot be guarded ({error}); correct them")
 
     def ready(self) -> None:
         """Start the notebook, if it is not running."""
@@ -322,13 +336,14 @@ class Session:
         """
         seconds = min(self.limits.cell_seconds, max(0.1, self.deadline - time.monotonic()))
         frame = {"do": "cell", "source": step.source, "seconds": seconds}
+        frame |= {"by_course": step.by_course, "forbidden": step.forbidden}
         answer = self.worker.request(frame, seconds + self.limits.grace_seconds)
         self.outputs[step.id] = plain_text(answer.get("output"), self.limits.output_characters + 100)
         self.failures.pop(step.id, None)
         if "error" in answer:
             self.failures[step.id] = read_failure(answer["error"])
 
-    def ask(self, cases: list[Case], seconds: float) -> list[Outcome]:
+    def ask(self, cases: list[Case], seconds: float, forbidden: tuple[str, ...] = ()) -> list[Outcome]:
         """One outcome for each case, all within `seconds`; what comes too late has failed."""
         outcomes: list[Outcome] = []
         remaining = seconds
@@ -336,19 +351,20 @@ class Session:
             if outcomes and outcomes[-1] in (OVERTIME, ENDED):
                 outcomes.append(outcomes[-1])
                 continue
-            outcome, used = self._ask_one(case, remaining)
+            outcome, used = self._ask_one(case, remaining, forbidden)
             remaining = max(0.1, remaining - used)
             outcomes.append(outcome)
         return outcomes
 
-    def _ask_one(self, case: Case, seconds: float) -> tuple[Outcome, float]:
+    def _ask_one(self, case: Case, seconds: float, forbidden: tuple[str, ...]) -> tuple[Outcome, float]:
         self.ready()
         if self.is_over:
             return OVERTIME, 0
         seconds = min(seconds, max(0.1, self.deadline - time.monotonic()))
         started = time.monotonic()
         try:
-            answer = self.worker.request(ask_frame(case, seconds), seconds + self.limits.grace_seconds)
+            frame = ask_frame(case, seconds) | {"forbidden": forbidden}
+            answer = self.worker.request(frame, seconds + self.limits.grace_seconds)
             outcome = read_failure(answer["error"]) if "error" in answer else Value(decode(answer.get("value")))
         except Lost as lost:
             self._drop()

@@ -24,7 +24,7 @@ MOST_FILES = 20_000  # on that disk
 NOBODY = 65534  # the group of everything inside
 
 ENGINE = Path(__file__).resolve().parent
-INSIDE = ("__init__.py", "wire.py", "worker.py")  # of the judge, no more than this is visible inside
+INSIDE = ("__init__.py", "guard.py", "wire.py", "worker.py")  # of the judge, no more than this is visible inside
 
 # Calls that reach deep into the kernel, or leave memory behind that belongs to no process.
 REFUSED = {

@@ -26,11 +26,13 @@ from typing import Any
 import matplotlib.pyplot  # noqa: F401  (builds the list of fonts once)
 import numpy as np
 import torch
+from IPython.core.compilerop import CachingCompiler
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import minigpt  # noqa: F401  (imported here once, so that no child waits for it)
+from grading.guard import COURSE, Guard
 from grading.wire import WireError, decode, encode, write_frame
 
 WRITABLE = ("/sandbox", "/dev/shm")  # in the sandbox
@@ -78,8 +80,20 @@ class PlainDisplay(DisplayPublisher):
         print(data.get("text/plain", "<display>"))
 
 
+class Compiler(CachingCompiler):
+    """Names the code of a cell, and says whether it is the course's own."""
+
+    by_course = False
+
+    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        name = super().get_code_name(raw_code, transformed_code, number)
+        return f"{COURSE}{name.strip('<>')}>" if self.by_course else name
+
+
 class Shell(InteractiveShell):
     """IPython without a history, a terminal or a window."""
+
+    compiler_class = Compiler
 
     def enable_gui(self, gui: str | None = None) -> None:
         """Plots are drawn in memory, so `%matplotlib inline` needs no event loop."""
@@ -106,17 +120,18 @@ class Notebook:
     """One student's namespace: cells are run in it, then values are asked of it."""
 
     def __init__(self, shell: Shell, output_limit: int):
-        self.shell, self.output_limit = shell, output_limit
+        self.shell, self.output_limit, self.guard = shell, output_limit, None
 
     def answer(self, frame: dict) -> dict:
-        """The answer to one request: {"do": "cell" | "ask", "seconds": ...}."""
+        """The answer to one request: {"do": "guard" | "cell" | "ask", "seconds": ...}."""
         stream = CappedText(self.output_limit)
         answer: dict = {}
         sys.stdout, sys.stderr = stream, stream
         seed()
         signal.setitimer(signal.ITIMER_REAL, frame["seconds"])
         try:
-            answer = self.run_cell(frame) if frame["do"] == "cell" else self.ask(frame)
+            with self.guard.holding(frame.get("forbidden", ())) if self.guard else contextlib.nullcontext():
+                answer = {"guard": self.set_guard, "cell": self.run_cell, "ask": self.ask}[frame["do"]](frame)
         except BaseException as error:
             answer = {"error": describe(error)}
         finally:
@@ -124,8 +139,14 @@ class Notebook:
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         return answer | {"output": stream.read_all()}
 
+    def set_guard(self, frame: dict) -> dict:
+        """Prepare for the names that the lab forbids, before any of the student's code runs."""
+        self.guard = Guard(frame["names"], (os.getcwd(), *WRITABLE))
+        return {}
+
     def run_cell(self, frame: dict) -> dict:
         """Run the source as a notebook would."""
+        self.shell.compile.by_course = frame.get("by_course", False)
         result = self.shell.run_cell(frame["source"], store_history=False)
         error = result.error_before_exec or result.error_in_exec
         return {"error": describe(error)} if error else {}
@@ -135,7 +156,7 @@ class Notebook:
         names = self.shell.user_ns
         if frame["kind"] == "probe":
             scope = dict(names) | {name: unpack(value) for name, value in frame["inputs"]}
-            exec(compile(frame["code"], "<probe>", "exec"), scope)
+            exec(compile(frame["code"], f"{COURSE}probe>", "exec"), scope)
             return {"value": encode(scope["answer"])}
         if frame["name"] not in names:
             return {"error": {"kind": "Undefined", "message": frame["name"], "line": None}}

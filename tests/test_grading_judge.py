@@ -9,7 +9,7 @@ from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 
 from grading.course import read_cells
 from grading.ingest import rebuild
-from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG, Judge, course_secret, draw, forbidden_name
+from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG, Judge, course_secret, draw
 from grading.preflight import ATTEMPTS, preflight
 from grading.question import Call, Probe, Read
 from grading.session import Failure, Limits, Session, Step, Value, WarmParent
@@ -263,24 +263,18 @@ def test_the_secret_is_made_once_and_for_the_grader_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "forbidden", "found"),
+    ("answer", "cells"),
     [
-        ("import torch.autograd", "torch.autograd", True),
-        ("from torch import autograd", "torch.autograd", True),
-        ("from torch.autograd import grad", "torch.autograd", True),
-        ("import torch as t\nt.autograd.grad(x)", "torch.autograd", True),
-        ("import torch\ntorch.sum(x)", "torch.autograd", False),
-        ("%time y = sum(x)", "sum", True),
-        ("%%timeit -n 10 -r3\ny = sum(x)", "sum", True),
-        ("%matplotlib inline\ny = sum(x)", "sum", True),
-        ("y = x.sum()", "sum", False),
-        ("loss.backward()", ".backward", True),
-        ("# torch.autograd", "torch.autograd", False),
-        ("def broken(", "sum", False),
+        ("import math\ndef double(x):\n    return vars(math)['fs' + str('um')]([x, x])", []),
+        ("def double(x):\n    return help([x, x])", ["import math\nhelp = getattr(math, 'fs' + str('um'))"]),
+        ("def double(x):\n    return help([x, x])", ["from math import fsum as help"]),
     ],
 )
-def test_a_forbidden_name_is_found_however_it_is_reached(source, forbidden, found):
-    assert bool(forbidden_name(source, (forbidden,))) is found
+def test_what_is_forbidden_is_named_however_it_is_reached(judge, answer, cells):
+    judgements, _ = judged(judge, extra=cells, double=answer)
+    assert (judgements["double"].status, judgements["double"].points) == (WRONG, 0)
+    assert "uses math.fsum" in judgements["double"].sentence
+    assert judgements["counter"].status == RIGHT
 
 
 # --- preflight ---
