@@ -25,6 +25,7 @@ from grading.forbidden import asked_names, forbidden_name
 from grading.ingest import Submission, rebuild
 from grading.question import Call, Case, Probe, Question, Read, Wrong, close
 from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
+from grading.trained import Trained
 
 NUMBER = re.compile(r"[-+]?[\d.]+")
 STILL_OPEN = "The answer cell is as it was handed out."
@@ -238,6 +239,8 @@ def say(question: Question, case: Case, outcome: Outcome, expected: Any, cell: F
     what = "Your answer" if isinstance(case, Probe) else f"`{case.name}`"
     if isinstance(outcome, Failure):
         return say_failure(question, what, where, outcome, cell)
+    if isinstance(question.accepts, Trained):
+        return question.accepts.sentence(outcome.value)
     if outcome.value is None and expected is not None:
         return f"{what} gives None{where}: does every path end in a `return`?"
     if (kind := kind_of(outcome.value)) != (wanted := kind_of(expected)) and not callable(question.expected):

@@ -128,7 +128,7 @@ WEIGHTS = "import torch\nw = torch.ones(3, requires_grad=True)"
         ("torch.Tensor.softmax", "def f(_): return torch.ones(3).softmax(0)", "import torch"),
         ("torch.autograd", "def f(_): return torch.autograd.grad(w.sum(), w)[0]", WEIGHTS),
         ("torch.Tensor.backward", "def f(_):\n    w.sum().backward()\n    return w.grad", WEIGHTS),
-        ("torch.nn.LayerNorm", "class N(torch.nn.LayerNorm): pass\ndef f(_): return N(3)(torch.ones(3))", "import torch"),
+        ("torch.nn.LayerNorm", "class N(nn.LayerNorm): pass\ndef f(_): return N(3).eps", "from torch import nn"),
         ("minigpt", "def f(_): return model(torch.zeros(1, 4, dtype=int)).sum()", TINY),
         ("minigpt", "def f(_):\n    m = __import__('mini' + 'gpt.recipes')\n    return m.recipes.journey().name", ""),
     ],
