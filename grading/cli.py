@@ -137,6 +137,9 @@ def show_report(report: Report) -> None:
     ]
     print(f"\n{report.lab}")
     print_table(("question", "points", "right kept", "wrong caught"), rows)
+    if report.hostile:
+        n_nothing = sum(not names for names in report.hostile.values())
+        print(f"  hostile: {n_nothing} of {len(report.hostile)} earned nothing ({', '.join(report.hostile)})")
     for fault in report.faults:
         print(f"  FAULT  {fault}")
 

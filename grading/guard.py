@@ -5,8 +5,9 @@ a reference kept in a list all lead to the same function. A library's own use of
 course's.
 
 A process has no secrets from itself. Code that makes code objects of its own, looks for the guard with `gc` or
-`ctypes`, or asks a process that it started earlier, gets past. So nothing else hangs on the guard: expected values
-are not in this process, and who gets past it has at most called what was to be written.
+`ctypes`, loads a second copy of a module in C, or asks a process that it started earlier, gets past. So nothing else
+hangs on the guard: expected values are not in this process, and who gets past it has at most called what was to be
+written.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """A judge proves itself before it judges.
 
 For each lab: the solution earns full points, the blank lab none, every listed wrong answer loses its question and
-is recognized by its name, every other right answer keeps it; and lab, chapter and checks agree with each other.
+is recognized by its name, every other right answer keeps it, hostile answers earn nothing; and lab, chapter and checks
+agree with each other.
 """
 
 import re
@@ -13,14 +14,20 @@ from typing import Any
 import numpy as np
 
 from grading.course import PARTS_POINTS, Lab, write_whole
+from grading.forbidden import asked_names
 from grading.ingest import rebuild
-from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, expected_value
-from grading.question import Question
-from grading.session import WarmParent
+from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, accepts, draw, expected_value
+from grading.question import Question, Read
+from grading.session import Session, WarmParent
 
 SECRET = b"preflight"  # fixed, so that the same checks pass or fail everywhere
 ATTEMPTS = ("first", "second", "third", "fourth", "fifth")  # inputs are drawn anew for each
 ODD_VALUES = (None, "text", float("nan"), 0, True, [], {}, np.zeros((2, 3)))
+ZOO = Path(__file__).parent / "zoo"
+# Of the zoo, what can be said to any question; the tests run all of it.
+HOSTILE = ("returns_its_input", "returns_constants", "equal_to_everything", "mutates_its_inputs",
+           "answers_by_the_count", "odd_numbers", "wrong_types", "patched_numpy", "looks_at_frames",
+           "patches_the_worker", "forged_points", "forged_reply")  # fmt: skip
 HINT = re.compile(r"<details>\s*<summary>\s*Hint\s+([123])\b[^<]*</summary>(.*?)</details>", re.S)
 
 
@@ -30,6 +37,7 @@ class Report:
 
     lab: str
     rows: list[tuple[str, float, int, int, int, int]] = field(default_factory=list)
+    hostile: dict[str, list[str]] = field(default_factory=dict)  # where each piece earned points
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -54,6 +62,12 @@ def preflight(lab: Lab, parent: WarmParent, tell: Callable[[str], None] = print)
             row = (right.count(""), len(right), wrong.count(""), len(wrong))
             report.rows.append((question.id, question.points, *row))
             tell(f"  {lab.name}  {question.id:<24} {row[0]} of {row[1]} right kept, {row[2]} of {row[3]} wrong caught")
+        report.hostile = {piece: earned(judge, piece) for piece in HOSTILE}
+    report.faults += [
+        f"{name}: the hostile answer {piece!r} earns its points; draw inputs that tell it from a right one"
+        for piece, names in report.hostile.items()
+        for name in names
+    ]
     return report
 
 
@@ -89,6 +103,36 @@ def check_blank(judge: Judge) -> list[str]:
         for judgement in judgements
         if judgement.status != BLANK or judgement.points != 0
     ]
+
+
+def earned(judge: Judge, piece: str) -> list[str]:
+    """The questions that this piece of the zoo answers to the judge's content, put into all answer cells at once."""
+    source = (ZOO / f"{piece}.py").read_text()
+    questions = [question for question in judge.lab.questions if not question.written]
+    answers = {question.id: aim(source, question) for question in questions}
+    submission = rebuild(judge.lab, "preflight", judge.lab.with_answers(answers))
+    with judge.session(submission) as session:
+        return [question.id for question in questions if _earns(judge, question, session, piece)]
+
+
+def aim(source: str, question: Question) -> str:
+    """The piece under the names for which the question asks; for a variable, what it answers."""
+    asked: dict[str, str] = {}
+    for case in question.cases(np.random.default_rng(0)):
+        asked |= {name: "double(1.0)" if isinstance(case, Read) else "double" for name in asked_names(case)}
+    if "double(" not in source:
+        return source
+    return "\n".join([source, *(f"{name} = {value}" for name, value in asked.items())])
+
+
+def _earns(judge: Judge, question: Question, session: Session, piece: str) -> bool:
+    cases = question.cases(draw(judge.secret, judge.lab.name, question.id, piece))
+    given = session.ask(cases, question.seconds, question.forbidden)
+    try:
+        wanted = [expected_value(question, case) for case in cases]
+        return all(accepts(question, *triple) for triple in zip(given, wanted, cases, strict=True))
+    except Fault:
+        return False
 
 
 def _judge_answer(judge: Judge, question: Question, name: str, source: str) -> list[Judgement]:

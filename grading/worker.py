@@ -249,6 +249,7 @@ def become_child(shell: Shell, order: dict, requests: int, answers: int, in_sand
     for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"):
         os.environ[name] = folder
     tempfile.tempdir = None
+    sys.path.insert(0, "")  # as in Jupyter, a notebook may import a file that lies beside it
     set_limits(order, in_sandbox)
     serve(shell, requests, answers, order["output_characters"])
 

@@ -10,7 +10,7 @@ from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 from grading.course import read_cells
 from grading.ingest import rebuild
 from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG, Judge, course_secret, draw
-from grading.preflight import ATTEMPTS, preflight
+from grading.preflight import ATTEMPTS, HOSTILE, preflight
 from grading.question import Call, Probe, Read
 from grading.session import Failure, Limits, Session, Step, Value, WarmParent
 
@@ -284,6 +284,7 @@ def test_preflight_passes_the_tiny_lab(course, parent):
     report = preflight(course.lab("01"), parent, tell=lambda line: None)
     assert report.faults == []
     assert report.n_tried == 18
+    assert set(report.hostile) == set(HOSTILE) and not any(report.hostile.values())
     assert len(ATTEMPTS) >= 3
 
 
@@ -296,6 +297,7 @@ def test_preflight_passes_the_tiny_lab(course, parent):
         ("    return 2 * x", "    return 7 * x", "the solution is judged wrong"),
         ("expected=7", "expected=7, accepts=lambda g, e, c: abs(g - e) < 1", "`accepts` fails when the answer is None"),
         ("expected=7", "expected=7, accepts=lambda g, e, c: True", "wrong answer 'eight' is judged right"),
+        ("expected=double", "expected=lambda x: x", "double: the hostile answer 'returns_its_input' earns its points"),
     ],
 )
 def test_preflight_refuses_checks_that_break_a_promise(tmp_path, parent, old, new, sentence):

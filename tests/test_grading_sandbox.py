@@ -112,7 +112,7 @@ def test_a_warm_parent_is_never_exposed_by_itself(no_sandbox):
 
 def test_nothing_of_the_judge_but_the_worker_is_bound():
     inside = [path for path in walls.visible() if path.is_relative_to(REPOSITORY / "grading")]
-    assert {path.name for path in inside} == {"__init__.py", "wire.py", "worker.py"}
+    assert {path.name for path in inside} == {"__init__.py", "guard.py", "wire.py", "worker.py"}
     assert not any(REPOSITORY.is_relative_to(path) for path in walls.visible() if path != Path(sys.prefix))
 
 

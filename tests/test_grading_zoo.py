@@ -92,8 +92,46 @@ def foreign_tests(course):
     return blank(course) | {"cells": [cell("code", "test-double", "500", grade_id="test-double", **marks)] * 2}
 
 
-FORGED = {"forged_marks": forged_marks, "forged_outputs": forged_outputs, "copied_tests": copied_tests,
-          "foreign_tests": foreign_tests}  # fmt: skip
+def empty_metadata(course):
+    """Has lost every mark and id, and brings wrong answers for all."""
+    cells = [cell("code", "", source) for source in ("double = total = 1", "answer_seven = 8", "Counter = print")]
+    return {"cells": [made | {"metadata": {}} for made in cells], "metadata": {}, "nbformat": 4, "nbformat_minor": 0}
+
+
+def names_with_tricks(course):
+    """Adds cells whose ids are paths, tags of a page, formulas and parts of the judge."""
+    notebook = blank(course)
+    for name in ("../../../secret", "<script>steal()</script>", "=1+1", "free-1", "test-double", "\u202edouble"):
+        notebook["cells"].append(cell("code", name, f"print({name!r})\n1 / 0", grade_id=name, solution=True))
+    return notebook
+
+
+def endless_cells(course):
+    """Adds five thousand cells."""
+    notebook = blank(course)
+    notebook["cells"] += [cell("code", f"c{n}", f"x = {n}") for n in range(5000)]
+    return notebook
+
+
+def nested_file(course):
+    """Is nested so deeply that a parser may give up."""
+    return "[" * 100_000
+
+
+def odd_parts(course):
+    """Has numbers where texts and lists where objects belong."""
+    odd = [None, 3, [], {}, {"cell_type": []}, {"cell_type": "code", "source": {"a": 1}, "metadata": 7, "id": 1e400}]
+    return blank(course) | {"cells": odd, "metadata": []}
+
+
+def poisoned_folder(course):
+    """Comes with modules beside the notebook that carry the names of real ones."""
+    return blank(course)
+
+
+FORGED = {make.__name__: make for make in (forged_marks, forged_outputs, copied_tests, foreign_tests, empty_metadata,
+          names_with_tricks, endless_cells, nested_file, odd_parts, poisoned_folder)}  # fmt: skip
+POISON = ("numpy.py", "json.py", "sitecustomize.py", "conftest.py", "nbgrader_config.py", "grading/wire.py")
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +172,10 @@ def graded(course, listener):
     notebooks = {name: attack(course, aimed(source, course, listener)) for name, source in ZOO.items()}
     notebooks |= {name: make(course) for name, make in FORGED.items()}
     for number, (name, notebook) in enumerate(notebooks.items()):
-        hand(course, f"s{number:02}-{name}", json.dumps(notebook))
+        hand(course, f"s{number:02}-{name}", notebook if isinstance(notebook, str) else json.dumps(notebook))
         hand(course, f"s{number:02}-{name}-then-honest", hand_in(course.lab("01"), "solution"))
+        for poison in POISON if name == "poisoned_folder" else ():
+            write_whole(course.work / "submitted" / f"s{number:02}-{name}" / LAB / poison, "raise SystemExit('CANARY')")
     places = (course.root / "solutions", course.root / "grading" / "checks", course.work / "submitted")
     places += (course.root.parent / "home", ENGINE, Path(minigpt.__file__).parent, PACKAGES / "numpy")
     before = fingerprint(*places), sorted(os.listdir(PACKAGES))
@@ -162,6 +202,23 @@ def test_it_sees_nothing(course, graded, name):
     for place in ("results", "feedback"):
         for path in (course.work / place / student).rglob("*.*"):
             assert "CANARY" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", [*ZOO, *FORGED])
+def test_nothing_that_it_wrote_acts_on_a_page_a_table_or_a_terminal(course, graded, name):
+    results, _, _ = graded
+    student = next(student for student in results if student.endswith(f"-{name}"))
+    page = (course.work / "feedback" / student / f"{LAB}.html").read_text()
+    assert "<script" not in page and "<img" not in page
+    result = (course.work / "results" / student / LAB / "result.json").read_text()
+    for text in (page, json.dumps(json.loads(result), ensure_ascii=False)):
+        assert all(letter.isprintable() or letter in "\n\t" for letter in text)
+
+
+def test_the_table_of_grades_holds_no_formula(course, graded):
+    rows = (course.work / "grades.csv").read_text().splitlines()
+    assert len(rows) > len(ZOO)
+    assert not any(field.strip('"').startswith(("=", "@", "+")) for row in rows for field in row.split(","))
 
 
 def test_no_memory_is_read_and_no_process_traced(graded):

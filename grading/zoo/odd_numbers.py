@@ -3,5 +3,5 @@
 import numpy as np
 
 
-def double(x):
-    return 10**10_000 if np.ndim(x) == 0 else [float("nan"), float("inf"), 10**400]
+def double(*inputs, **options):
+    return 10**10_000 if not inputs or np.ndim(inputs[0]) == 0 else [float("nan"), float("inf"), 10**400]
