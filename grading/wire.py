@@ -102,6 +102,8 @@ def _encode_array(array: np.ndarray) -> list:
         raise WireError(
             f"the answer is an array of {array.dtype} entries, which cannot be judged; use numbers as entries"
         )
+    if array.nbytes > LARGEST:  # said before any time is spent on it
+        raise WireError(f"the answer has {array.nbytes:,} bytes, the limit is {LARGEST:,}; return a smaller one")
     array = array.astype(array.dtype.newbyteorder("<"))
     data = base64.b64encode(array.tobytes()).decode()
     return ["array", {"dtype": array.dtype.str, "shape": list(array.shape), "data": data}]
