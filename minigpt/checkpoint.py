@@ -18,14 +18,15 @@ from minigpt.tokenizer import Tokenizer
 
 
 def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer,
-         optimizer: Weights | None = None) -> Path:
-    """The folder, written whole or not at all; `optimizer` adds what a run needs to go on."""
+         optimizer: Weights | None = None, row: dict[str, float] | None = None) -> Path:
+    """The folder, written whole or not at all; `optimizer` and the log's `row` are what a run needs to go on."""
     with whole_folder(folder) as partial:
         (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
         tokenizer.save(partial / "tokenizer.json")
         write_weights(partial / "model.safetensors", untied(config.model, weights), tokenizer)
         if optimizer is not None:
             write_weights(partial / "optimizer.safetensors", optimizer, tokenizer)
+            (partial / "row.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
     return Path(folder)
 
 

@@ -3,6 +3,7 @@
 Axes: B batch, T time in tokens, V vocabulary.
 """
 
+import json
 import logging
 import math
 import os
@@ -67,13 +68,20 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
 
 def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: tuple[Shards, Shards], folder: Path,
                progress: bool) -> None:
-    """The loop, from the newest checkpoint to the last step. A step is saved before it is evaluated."""
+    """The loop, from the newest checkpoint to the last step.
+
+    A step is saved, then evaluated, then logged; its checkpoint carries its row of the log, so that a run which was
+    killed in between writes the row when it goes on.
+    """
     settings, first_process = config.train, fabric.global_rank == 0
     model, optimizer = set_up(fabric, config)
-    first = resume(fabric, config, model, optimizer, tokenizer, folder)
+    first, row = resume(fabric, config, model, optimizer, tokenizer, folder)
     bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step",
                mininterval=1.0, disable=not progress or not first_process)
     with Log(folder, config, first, active=first_process) as log, stop_signals() as stopped:
+        if add_up(fabric, first_process and len(log.past) < first):
+            log.write(row | validate(config, model, tokenizer, splits[1], first))
+            log.past.append(row)
         alarm, costs = Alarm(log.past), Costs(fabric, config, folder)
         for step in bar:
             row = {"step": step + 1, "tokens": (step + 1) * config.tokens_per_step}
@@ -88,10 +96,8 @@ def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: 
                 tqdm.write(report_batch(log, config, splits[0], step, str(spike)))
             last, stopping = step + 1 == settings.steps, add_up(fabric, bool(stopped)) > 0
             if last or stopping or (step + 1) % settings.save_every == 0:
-                save(fabric, config, model, optimizer, tokenizer, folder, step + 1)
-            if last or (step + 1) % settings.evaluate_every == 0:
-                row |= validate(config, model, tokenizer, splits[1])
-            log.write(row)
+                save(fabric, config, model, optimizer, tokenizer, folder, row)
+            log.write(row | validate(config, model, tokenizer, splits[1], step + 1))
             if (step + 1) % settings.log_every == 0:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", tokens_per_second=f"{row['tokens_per_second']:,.0f}")
             if stopping and not last:
@@ -129,9 +135,13 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
     return {"loss": float(total), "learning_rate": rate, "gradient_norm": float(norm), "data_seconds": data_seconds}
 
 
-def validate(config: RunConfig, model: nn.Module, tokenizer: Tokenizer, split: Shards) -> dict[str, float]:
-    """Loss and bits per byte on text that training never saw."""
+def validate(config: RunConfig, model: nn.Module, tokenizer: Tokenizer, split: Shards, step: int) -> dict[str, float]:
+    """Loss and bits per byte on text that training never saw, if they are due after so many steps."""
+    if step % config.train.evaluate_every and step < config.train.steps:
+        return {}
+    model.eval()
     loss = validation_loss(model, split, config.train.evaluate_tokens)
+    model.train()
     lengths = torch.from_numpy(tokenizer.byte_lengths())
     return {"validation_loss": loss.mean, "validation_bits_per_byte": bits_per_byte(loss.nats, lengths[loss.targets])}
 
@@ -239,27 +249,28 @@ SPREAD = StateDictOptions(full_state_dict=True)
 
 
 def save(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, tokenizer: Tokenizer,
-         folder: Path, step: int) -> None:
+         folder: Path, row: dict[str, float]) -> None:
     """Write checkpoints/step-NNNNNN whole and drop those that are older than the last few."""
     weights = get_model_state_dict(model.module, options=WHOLE)
     moments = get_optimizer_state_dict(model.module, optimizer.optimizer, options=WHOLE)
     if fabric.global_rank == 0:
         checkpoints = folder / "checkpoints"
-        checkpoint.save(checkpoints / f"step-{step:06d}", config, weights, tokenizer, flatten_moments(moments))
+        name = f"step-{row['step']:06d}"
+        checkpoint.save(checkpoints / name, config, weights, tokenizer, flatten_moments(moments), row)
         for old in checkpoint.finished(checkpoints)[: -config.train.keep_checkpoints]:
             checkpoint.remove(old)
     fabric.barrier()
 
 
 def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, tokenizer: Tokenizer,
-           folder: Path) -> int:
-    """Put the newest checkpoint, if there is one, into model and optimizer; the number of steps it has done.
+           folder: Path) -> tuple[int, dict[str, float]]:
+    """Put the newest checkpoint, if there is one, into model and optimizer; the steps it has done, its row of the log.
 
     Raises  ValueError, naming the tensor or the tokenizer, if the checkpoint is not one of this run.
     """
     found = checkpoint.finished(folder / "checkpoints")
     if not found:
-        return 0
+        return 0, {}
     weights_file, moments_file = found[-1] / "model.safetensors", found[-1] / "optimizer.safetensors"
     checkpoint.check_tokenizer(weights_file, tokenizer)
     weights = checkpoint.read_weights(weights_file)
@@ -274,7 +285,8 @@ def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optim
         name, moment = key.rsplit("/", 1)
         state["state"][name][moment] = value
     set_optimizer_state_dict(model.module, optimizer.optimizer, state, options=SPREAD)
-    return int(found[-1].name.removeprefix("step-"))
+    row = json.loads((found[-1] / "row.json").read_text(encoding="utf-8"))
+    return row["step"], row
 
 
 def flatten_moments(state: dict) -> dict[str, Tensor]:
