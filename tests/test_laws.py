@@ -67,6 +67,7 @@ def test_accumulation_equals_the_big_batch(prepared, tmp_path, pieces):
 TRAIN_WITH_DROPOUT = """
 import pickle, sys
 from pathlib import Path
+from torch import nn
 from minigpt import model
 from minigpt.tokenizer import Tokenizer
 from minigpt.train import train

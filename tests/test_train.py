@@ -141,15 +141,15 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(prepared, tmp_pa
 def test_a_second_run_in_the_same_folder_is_refused(prepared, tmp_path):
     program = ("import sys, pathlib, minigpt.disk as disk\nwith disk.locked(pathlib.Path(sys.argv[1])):\n"
                "    print('locked', flush=True)\n    sys.stdin.read()")
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "run")], stdin=subprocess.PIPE,
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "new")], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "locked\n"
-    with pytest.raises(ValueError, match=r"another process is at work in .*run; wait for it"):
-        run(prepared, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    with pytest.raises(ValueError, match=r"another process is at work in .*new; wait for it"):
+        run(prepared, tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
     other.kill()
     other.communicate()
-    run(prepared, tmp_path / "run")
+    run(prepared, tmp_path / "new")
 
 
 def test_a_spike_is_told_and_does_not_stop_the_run(prepared, tmp_path, monkeypatch, capsys):

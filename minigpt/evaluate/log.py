@@ -26,6 +26,7 @@ class Log:
         self.active, self.past = active, []
         if not active:
             return
+        self.wandb = start_wandb(folder, config) if config.train.wandb else None
         path, alarms = folder / "log.csv", folder / "alarms.jsonl"
         rows = [row for row in read_rows(path) if int(row["step"]) <= first] if path.exists() else []
         write_text(alarms, "".join(json.dumps(alarm) + "\n" for alarm in read_alarms(alarms) if alarm["step"] <= first))
@@ -34,7 +35,6 @@ class Log:
         self.file = start_table(path, rows)
         self.rows = csv.DictWriter(self.file, LOG_COLUMNS)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
-        self.wandb = start_wandb(folder, config) if config.train.wandb else None
 
     def __enter__(self) -> "Log":
         return self
