@@ -142,11 +142,13 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def start_lab(port: int, token: str) -> subprocess.Popen:
+    """JupyterLab on this folder; its formgrader reads the course's grading/nbgrader_config.py."""
+    configured = os.pathsep.join(filter(None, [str(HERE / "grading"), os.environ.get("JUPYTER_CONFIG_PATH")]))
     as_root = ["--ServerApp.allow_root=True"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     return subprocess.Popen([BIN / "jupyter", "lab", "--no-browser", *as_root, "--ServerApp.ip=127.0.0.1",
                              f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--log-level=ERROR",
                              f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={HERE}"],
-                            cwd=HERE, env=inside())
+                            cwd=HERE, env={**inside(), "JUPYTER_CONFIG_PATH": configured})
 
 
 def check_ports() -> tuple[int, int]:

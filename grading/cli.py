@@ -1,4 +1,4 @@
-"""The instructor's commands: author, preflight, labs, release, collect, grade, export, report, demo."""
+"""The instructor's commands: author, preflight, labs, release, collect, grade, feedback, export, report, demo."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from grading import day, sandbox
 from grading.author import author
-from grading.course import Course, CourseError
+from grading.course import Course, CourseError, make_private
 from grading.demonstration import build_class
 from grading.export import export
 from grading.gradebook import release_labs
@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
     options = parser().parse_args(arguments)
     course = Course((root or Path(__file__).resolve().parents[1]).resolve())
     try:
+        make_private(course.work)
         sys.exit(options.run(course, options))
     except CourseError as error:
         sentence = str(error)

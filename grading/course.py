@@ -241,11 +241,16 @@ class Course:
         return Lab(found[0], self.root)
 
 
+def make_private(folder: Path) -> Path:
+    """The folder; if it is made now, other accounts of the machine cannot look into it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 @contextmanager
 def alone(work: Path) -> Iterator[None]:
     """Hold the course's work for one run; two at a time would write the same gradebook."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("a") as lock:
+    with (make_private(work) / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

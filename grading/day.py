@@ -1,27 +1,24 @@
-"""Two commands of the instructor's day: release a lab, collect what comes back."""
+"""Commands of the instructor's day: release a lab, collect what comes back, give the pages back."""
 
 import argparse
 import csv
 import math
 from pathlib import Path
 
-from nbgrader.exchange.default import ExchangeReleaseAssignment
-
 from grading import sandbox
 from grading.collect import Collected, Terms, collect
 from grading.course import Course, CourseError, alone
+from grading.exchange import EXCHANGE, is_exchange, pages_to_exchange, to_exchange
 from grading.lateness import in_words, to_moment, to_stamp
 from grading.preflight import first_fault
-from grading.release import bundle, to_exchange
+from grading.release import bundle
 from grading.session import WarmParent
-
-EXCHANGE = ExchangeReleaseAssignment.root.default_value  # nbgrader's
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     one = commands.add_parser("release", help="make the bundle of a lab for students, once its checks prove themselves")
     one.add_argument("labs", nargs="+", metavar="LAB", help="01, lab01 or lab01_neuron")
-    one.add_argument("--exchange", nargs="?", const=Path(EXCHANGE), type=Path, metavar="FOLDER",
+    one.add_argument("--exchange", nargs="?", const=EXCHANGE, type=Path, metavar="FOLDER",
                      help=f"release in nbgrader's exchange as well ({EXCHANGE} if no folder is given)")
     one.set_defaults(run=run_release)
     one = commands.add_parser("collect", help="take submissions from a folder, a zip of Canvas or Moodle, an exchange")
@@ -34,6 +31,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--trust-file-times", action="store_true",
                      help="the time of a file in the zip counts, not the time of this call")
     one.set_defaults(run=run_collect)
+    one = commands.add_parser("feedback", help="put the pages into nbgrader's exchange, each for its student alone")
+    one.add_argument("exchange", nargs="?", default=EXCHANGE, type=Path, metavar="FOLDER",
+                     help=f"the root of nbgrader's exchange ({EXCHANGE} if none is given)")
+    one.add_argument("--lab", default="", metavar="LAB", help="this lab alone")
+    one.set_defaults(run=run_feedback)
 
 
 def tell(line: str) -> None:
@@ -80,6 +82,18 @@ def run_collect(course: Course, options: argparse.Namespace) -> int:
     show_collected(course, collected)
     if not collected.taken and not collected.n_known:
         raise CourseError(f"nothing in {options.source} could be taken; name notebooks after student and lab")
+    return 0
+
+
+def run_feedback(course: Course, options: argparse.Namespace) -> int:
+    if not is_exchange(course, options.exchange):
+        raise CourseError(f"{options.exchange} is no exchange of this course; give the folder of `grading release`")
+    labs = [course.lab(options.lab).name] if options.lab else course.lab_names
+    with alone(course.work):
+        root = options.exchange.resolve()
+        n_pages, n_new = pages_to_exchange(course, root, labs, lambda line: tell(f"  note: {line}"))
+    tell(f"\n{n_pages} pages lie in {options.exchange}, {n_new} of them new or changed")
+    tell("next: students call `nbgrader fetch_feedback LAB`, or click Fetch Feedback in their list of assignments")
     return 0
 
 

@@ -31,7 +31,7 @@ from nbgrader.preprocessors import (
 from sqlalchemy.exc import DatabaseError, SAWarning
 from traitlets.config import Config
 
-from grading.course import Course, CourseError, read_record, write_whole
+from grading.course import Course, CourseError, make_private, read_record, write_whole
 from grading.judge import REVIEW
 from grading.lateness import LatePenalty, read_policy, set_dates, terms
 
@@ -94,7 +94,7 @@ class SaveJudgedGrades(SaveAutoGrades):
 
 def settings(root: Path) -> Config:
     """nbgrader's configuration for the course in `root`; also makes the folders that it wants to find."""
-    work = root / "grading" / "_work"
+    work = make_private(root / "grading" / "_work")
     for name in ("submitted", "autograded", "nbgrader-feedback"):
         (work / name).mkdir(parents=True, exist_ok=True)
     config = Config()

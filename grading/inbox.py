@@ -1,4 +1,4 @@
-"""What came back, whatever it came in: a folder, the zip of a learning platform, or nbgrader's exchange.
+"""What came back, whatever it came in: a folder or the zip of a learning platform.
 
 Nothing is unpacked. A file is read when it is asked for, within limits, and only bytes leave this module: where
 they are written is decided by the names of student and lab, never by a name in the source.
@@ -6,7 +6,6 @@ they are written is decided by the names of student and lab, never by a name in 
 
 import itertools
 import os
-import pwd
 import re
 import stat
 import unicodedata
@@ -17,12 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.exchange import ExchangeError
-from nbgrader.exchange.default import ExchangeCollect
-
-from grading.course import STUDENT, Course, CourseError, shown
-from grading.gradebook import quiet_nbgrader, settings
+from grading.course import STUDENT, CourseError, shown
 from grading.ingest import LARGEST_NOTEBOOK
 
 MOST_FILES = 20_000  # in one source
@@ -66,7 +60,7 @@ class HandedIn:
         return self.upload, stem.endswith(self.lab), self.member.time or datetime.min.replace(tzinfo=UTC), stem
 
 
-# --- the three kinds of source ---
+# --- the kinds of source ---
 
 
 def members(source: Path, tell: Callable[[str], None]) -> Iterator[Member]:
@@ -174,85 +168,6 @@ def packed_time(info: zipfile.ZipInfo) -> datetime | None:
         return datetime(*info.date_time).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-class PlainCollect(ExchangeCollect):
-    """nbgrader's collect, but of a submission only its one notebook is copied, and no link is followed.
-
-    The folder is the student's, who may exchange anything in it meanwhile: it is opened once and read through that.
-    A copy carries the time at which the system last saw the notebook change, which its owner cannot set back.
-    """
-
-    def do_copy(self, src: str, dest: str, log: object = None) -> None:
-        try:
-            folder = os.open(src, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError as error:
-            raise Refused(f"is a link or cannot be opened ({error.strerror})") from error
-        try:
-            name = the_notebook(os.listdir(folder), f"{self.coursedir.assignment_id}.ipynb")
-            data = read_plain(name, folder)
-            seen = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime
-        finally:
-            os.close(folder)
-        Path(dest).mkdir(parents=True)
-        Path(dest, name).write_bytes(data)
-        os.utime(Path(dest, name), (seen, seen))
-
-
-def the_notebook(names: list[str], wanted: str) -> str:
-    """The name among these that is wanted, or else the only notebook.
-
-    Raises  Refused if there is neither.
-    """
-    notebooks = [name for name in names if name.endswith(".ipynb")]
-    if wanted in notebooks:
-        return wanted
-    if len(notebooks) == 1:
-        return notebooks[0]
-    raise Refused(f"holds {len(notebooks)} notebooks and no {wanted}")
-
-
-def inbound_of(course: Course, source: Path) -> Path:
-    """Where submissions lie in nbgrader's exchange, if the source is one."""
-    return source / settings(course.root).CourseDirectory.course_id / "inbound"
-
-
-def from_exchange(course: Course, root: Path, labs: list[str], scratch: Path, tell: Callable[[str], None]) -> Path:
-    """The folder in `scratch` with the last submission of every student, as STUDENT/LAB/LAB.ipynb."""
-    claims: dict[tuple[str, str], Path] = {}
-    for path in sorted(inbound_of(course, root).iterdir()):
-        student, _, rest = path.name.partition("+")
-        lab = rest.partition("+")[0]
-        if not STUDENT.fullmatch(student) or lab not in course.lab_names:
-            tell(f"{shown(path.name)} names no student and lab of this course and was refused")
-        elif lab in labs:
-            claims[student, lab] = path
-    for (student, lab), path in claims.items():
-        if (owner := owner_of(path)) != student:
-            tell(f"{student}/{lab} was put into the exchange by the account {owner}; make sure that it is theirs")
-        try:
-            _collect_one(course, root, student, lab, scratch)
-        except (ExchangeError, Refused, OSError, ValueError) as error:
-            tell(f"{student}/{lab} in the exchange {shown(error)} and was refused")
-    return scratch / "submitted"
-
-
-def owner_of(path: Path) -> str:
-    try:
-        return pwd.getpwuid(path.lstat().st_uid).pw_name
-    except KeyError:
-        return "unknown"
-
-
-def _collect_one(course: Course, root: Path, student: str, lab: str, scratch: Path) -> None:
-    config = settings(course.root)
-    folders = config.CourseDirectory
-    folders.assignment_id, folders.student_id = lab, student
-    folders.submitted_directory = str(scratch / "submitted")
-    folders.db_url = f"sqlite:///{scratch / 'gradebook.db'}"  # the course's own does not know the labs before grading
-    config.Exchange.root = str(root)
-    with quiet_nbgrader():
-        PlainCollect(coursedir=CourseDirectory(config=config), config=config).start()
 
 
 # --- whose it is ---

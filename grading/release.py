@@ -7,12 +7,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.exchange import ExchangeError
-from nbgrader.exchange.default import ExchangeReleaseAssignment
-
 from grading.course import PARTS_POINTS, Course, CourseError, Lab, read_cells, write_whole
-from grading.gradebook import generate, quiet_nbgrader, settings
+from grading.gradebook import generate
 
 REGION = re.compile(r"^[^\n]*\bBEGIN (SOLUTION|HIDDEN TESTS|MARK SCHEME)\b.*?\bEND \1\b[^\n]*$", re.S | re.M)
 STUBS = {"# YOUR CODE HERE", "raise NotImplementedError()", "YOUR ANSWER HERE"}  # nbgrader's
@@ -98,25 +94,3 @@ def to_zip(folder: str, files: dict[str, bytes]) -> bytes:
             info.create_system, info.external_attr = 3, 0o100644 << 16
             archive.writestr(info, files[name])
     return made.getvalue()
-
-
-def to_exchange(course: Course, made: Bundle, root: Path) -> bool:
-    """Release the bundle in nbgrader's exchange; whether anything changed there."""
-    config = settings(course.root)
-    lab = made.folder.name
-    released = root / config.CourseDirectory.course_id / "outbound" / lab
-    names = sorted(p.relative_to(released).as_posix() for p in released.rglob("*") if p.is_file())
-    if names == made.names and all((released / n).read_bytes() == (made.folder / n).read_bytes() for n in names):
-        return False
-    config.CourseDirectory.assignment_id = lab
-    config.CourseDirectory.release_directory = str(made.folder.parent)
-    config.Exchange.root = str(root)
-    config.ExchangeReleaseAssignment.force = True
-    with quiet_nbgrader():
-        try:
-            ExchangeReleaseAssignment(coursedir=CourseDirectory(config=config), config=config).start()
-        except (ExchangeError, OSError) as error:
-            raise CourseError(
-                f"nbgrader could not release {lab} in the exchange {root} ({error}); give a folder of your own"
-            ) from error
-    return True

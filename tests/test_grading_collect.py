@@ -22,12 +22,13 @@ from grading.collect import Terms, collect, read_receipts
 from grading.course import CourseError
 from grading.day import show_late
 from grading.demonstration import hand_in
+from grading.exchange import to_exchange
 from grading.gradebook import quiet_nbgrader
 from grading.inbox import HandedIn, Member, Refused, recognize
 from grading.lateness import LatePenalty, from_stamp, in_words, to_moment
 from grading.preflight import first_fault
 from grading.record import grade
-from grading.release import bundle, to_exchange
+from grading.release import bundle
 from grading.session import WarmParent
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -493,7 +494,7 @@ def test_a_folder_exchanged_for_a_link_while_it_is_read_gains_nothing(course, ex
             folder.symlink_to(course.lab("01").solution_path.parent)
         return found
 
-    monkeypatch.setattr("grading.inbox.os.listdir", exchanged)
+    monkeypatch.setattr("grading.exchange.os.listdir", exchanged)
     take(course, exchange)
     assert folder.is_symlink()
     assert (submitted(course, "eve") / f"{LAB}.ipynb").read_bytes() == b"mine"
