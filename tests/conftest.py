@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from functools import cache
 
 import pytest
@@ -12,6 +13,8 @@ from minigpt.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from minigpt.corpus import prepare
 
 torch.set_num_threads(1)  # tests run beside other work, and two threads on a busy core are slower than one
+QUIET_BROWSER = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+QUIET_BROWSER += ["--disable-component-update", "--disable-sync"]
 
 LLAMA = ModelConfig(vocab_size=300, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, d_ff=48, max_seq_len=32)
 NEOX = dataclasses.replace(LLAMA, n_kv_heads=4, norm="layernorm", mlp="gelu", parallel=True, rotary_fraction=0.25,
@@ -70,3 +73,22 @@ def alembic_is_asked_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
         yield
+
+
+def missing(what: str) -> None:
+    """Skip on a learner's machine; fail in CI."""
+    pytest.fail(what) if os.environ.get("CI") == "true" else pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One Chromium for all tests."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        missing("no Chromium on this machine: install it to test the site (`apt install chromium`)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=QUIET_BROWSER)
+        yield chromium
+        chromium.close()

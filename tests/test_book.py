@@ -19,6 +19,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import pytest
 import yaml
+from conftest import missing
 
 from grading.chapter import sections
 from grading.course import Course
@@ -28,8 +29,6 @@ BOOK = ROOT / "book"
 SITE = BOOK / "_build" / "html"
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CI = os.environ.get("CI") == "true"
-QUIET_BROWSER = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-QUIET_BROWSER += ["--disable-component-update", "--disable-sync"]
 
 
 def build_module():
@@ -234,11 +233,6 @@ class Page(HTMLParser):
         self.links += [link for link in links if not link.startswith(("data:", "mailto:"))]
 
 
-def missing(what: str) -> None:
-    """Skip on a learner's machine; fail in CI."""
-    pytest.fail(what) if CI else pytest.skip(what)
-
-
 @pytest.fixture(scope="session")
 def site() -> Path:
     """The folder of the built site; CI builds it first."""
@@ -262,20 +256,6 @@ def address(site) -> str:
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """One Chromium for all tests."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        missing("no Chromium on this machine: install it to test the site (`apt install chromium`)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=QUIET_BROWSER)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

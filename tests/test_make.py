@@ -140,3 +140,11 @@ def test_measuring_the_journey_writes_figures_with_machine_and_spread(tmp_path):
                    env=os.environ | {"OMP_NUM_THREADS": "1"})
     written = (tmp_path / "journey_seeds.json").read_text()
     assert all(word in written for word in ("processor", "standard_deviation", "bits_per_byte", "date"))
+
+
+def test_jupyterlab_finds_the_courses_configuration(make, monkeypatch):
+    started = []
+    monkeypatch.setattr(make.subprocess, "Popen", lambda words, **how: started.append(how["env"]))
+    make.start_lab(8888, "token")
+    folder = Path(started[0]["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0])
+    assert (HERE / folder.relative_to(make.HERE) / "nbgrader_config.py").is_file()
