@@ -15,11 +15,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import ModelParallelStrategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -124,7 +123,8 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
     total = torch.zeros((), device=fabric.device)
     for piece_x, piece_y in zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True):
         piece_x, piece_y = piece_x.to(fabric.device), piece_y.to(fabric.device)
-        loss = next_token_loss(model(piece_x, documents=split.documents(piece_x)), piece_y) / settings.accumulate
+        loss = model(piece_x, documents=split.documents(piece_x), targets=piece_y, loss_chunk=settings.loss_chunk)
+        loss = loss / settings.accumulate
         fabric.backward(loss)
         total += loss.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -192,11 +192,6 @@ class Costs:
         return row
 
 
-def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats per token. Shapes  logits (B, T, V), targets (B, T)."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-
-
 def make_fabric(settings: TrainConfig) -> Fabric:
     """One process by itself, or one of several that `torchrun` or Slurm started: then the model is sharded."""
     for library in ("lightning.fabric", "lightning.pytorch"):  # the second speaks for the first
@@ -224,9 +219,10 @@ def shard(model: nn.Module, mesh: torch.distributed.DeviceMesh) -> nn.Module:
 
 def set_up(fabric: Fabric, config: RunConfig) -> tuple[nn.Module, Optimizer]:
     """The model on its device, sharded where there are several processes, and its optimizer."""
+    torch.set_float32_matmul_precision(config.train.float32_matmul)
     model = fabric.setup_module(GPT(config.model, config.train.seed))
     if config.train.compile:
-        model.module.compile()
+        model.module.compile_parts()
     return model, fabric.setup_optimizers(make_optimizer(model, config.train))
 
 

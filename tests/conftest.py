@@ -21,7 +21,8 @@ NEOX = dataclasses.replace(LLAMA, n_kv_heads=4, norm="layernorm", mlp="gelu", pa
                            bias=True)
 
 
-@pytest.fixture(params=[LLAMA, NEOX, dataclasses.replace(LLAMA, tied=True)], ids=["llama", "neox", "tied"])
+@pytest.fixture(params=[LLAMA, NEOX, dataclasses.replace(LLAMA, tied=True),
+                        dataclasses.replace(LLAMA, attention_pieces=3)], ids=["llama", "neox", "tied", "pieces"])
 def model_config(request):
     return request.param
 

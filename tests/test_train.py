@@ -14,7 +14,7 @@ from minigpt.evaluate import read_log
 from minigpt.evaluate.log import read_alarms, read_rows
 from minigpt.model import GPT
 from minigpt.schedule import learning_rate
-from minigpt.train import make_optimizer, next_token_loss, train
+from minigpt.train import make_optimizer, train
 
 COLUMNS = ("step", "tokens", "loss", "learning_rate", "gradient_norm", "validation_loss", "validation_bits_per_byte")
 
@@ -50,6 +50,32 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint(prepared):
     assert list((folder / "tensorboard").iterdir())
 
 
+def test_a_loss_in_chunks_is_the_loss_at_once_and_so_is_its_gradient():
+    ids = torch.randint(300, (2, 21), generator=torch.Generator().manual_seed(1))
+    whole, pieces = GPT(LLAMA), GPT(LLAMA)
+    losses = [model(ids[:, :-1], targets=ids[:, 1:], loss_chunk=chunk) for model, chunk in ((whole, 0), (pieces, 7))]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(*losses)
+    logits = whole(ids[:, :-1])
+    torch.testing.assert_close(losses[0], torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()))
+    for one, two in zip(whole.parameters(), pieces.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_in_pieces_has_the_curve_of_a_plain_one(prepared, tmp_path):
+    plain = run(prepared, tmp_path / "plain")
+    config, *others = prepared
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention_pieces=4))
+    fast = run((config, *others), tmp_path / "fast", compile=True, loss_chunk=16)
+    for one, two in zip(read_log(plain / "log.csv"), read_log(fast / "log.csv"), strict=True):
+        assert abs(one["loss"] - two["loss"]) < 1e-3
+    assert weights(fast).keys() == weights(plain).keys()
+    again = run((config, *others), tmp_path / "again", compile=True, loss_chunk=16)
+    assert curve(again) == curve(fast)
+
+
 def test_the_same_seed_gives_the_same_run(prepared, tmp_path):
     assert curve(run(prepared, tmp_path / "a")) == curve(run(prepared, tmp_path / "b"))
     assert curve(run(prepared, tmp_path / "c", seed=1)) != curve(tmp_path / "a")
@@ -76,13 +102,15 @@ def test_a_folder_with_another_run_is_refused(prepared):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(prepared, tmp_path, monkeypatch):
-    def broken(logits, targets):
-        loss = next_token_loss(logits, targets)
+    real = GPT.loss
+
+    def broken(self, x, targets, chunk):
+        loss = real(self, x, targets, chunk)
         broken.calls += 1
         return loss * float("nan") if broken.calls > 6 else loss
 
     broken.calls = 0
-    monkeypatch.setattr("minigpt.train.next_token_loss", broken)
+    monkeypatch.setattr(GPT, "loss", broken)
     with pytest.raises(ValueError, match=r"the loss is nan at step 7; the batch held train_00000.npy tokens \d+ to "
                        r"\d+ \(documents .* and 2 more windows .*; the last good checkpoint is .*step-000004"):
         run(prepared, tmp_path / "nan")
@@ -203,7 +231,7 @@ def test_one_batch_can_be_learned_by_heart(model):
     gpt = GPT(model)
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=1e-2)
     for _ in range(60):
-        loss = next_token_loss(gpt(ids[:, :-1]), ids[:, 1:])
+        loss = gpt(ids[:, :-1], targets=ids[:, 1:])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
