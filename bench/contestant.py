@@ -52,6 +52,8 @@ def run(step: Callable[[], float], n_steps: int) -> dict[str, Any]:
     for _ in range(n_steps):
         start = time.perf_counter()
         losses.append(step())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     peak = peak_megabytes()
     if sys.platform == "linux":
@@ -100,7 +102,7 @@ def minigpt(spec: dict[str, Any], folder: Path) -> tuple[int, Callable[[], float
     theirs = load_file(folder / "weights.safetensors")
     checkpoint.load_weights(model.module, huggingface.from_weights(config.model, theirs), folder)
     batches = iter(tokens(folder))
-    split = SimpleNamespace(batch=lambda *_: next(batches))
+    split = SimpleNamespace(batch=lambda *_: next(batches), documents=lambda _x: None)
     number = iter(range(10**6))
     return size(model), lambda: train.train_step(fabric, config, model, optimizer, split, next(number))["loss"]
 

@@ -23,6 +23,7 @@ ROOT = BOOK.parent
 BUILD = BOOK / "_build"
 SITE = BUILD / "html"
 ASIDE = BUILD / "aside"
+MEASUREMENTS = BUILD / "measurements"
 CACHE = BUILD / ".jupyter_cache"
 STAMP = BUILD / "built-from"
 EXECUTED_WITH = BUILD / "executed-with.json"
@@ -136,12 +137,14 @@ def report_progress(app) -> None:
 
 def build_aside() -> None:
     """Build the whole site in `book/_build/aside/html`; every warning is an error."""
+    from measurements import write_measurements
     from myst_nb.core.execute.base import ExecutionError
     from nbclient.exceptions import CellExecutionError, DeadKernelError
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     shutil.rmtree(ASIDE, ignore_errors=True)
+    write_measurements(MEASUREMENTS)
     with patch_docutils(), docutils_namespace():
         app = Sphinx(
             srcdir=BOOK,
@@ -190,7 +193,8 @@ def move_into_place() -> None:
 
 def sources() -> str:
     """What the site is made from, as one text that changes with any of it."""
-    made_from = digest(BOOK, ROOT / "notebooks", ROOT / "minigpt", ROOT / "requirements.txt")
+    figures = sorted((ROOT / "bench").glob("*.*"))
+    made_from = digest(BOOK, ROOT / "notebooks", ROOT / "minigpt", ROOT / "requirements.txt", *figures)
     return made_from + os.environ.get("GITHUB_REPOSITORY", "")
 
 

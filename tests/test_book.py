@@ -171,7 +171,8 @@ def test_build_executes_again_what_changed_and_nothing_else(tmp_path):
     for folder in (book, notebooks, tmp_path / "minigpt"):
         folder.mkdir()
     (book / "notebooks").symlink_to("../notebooks")
-    shutil.copy(BOOK / "build.py", book)
+    for program in ("build.py", "measurements.py"):
+        shutil.copy(BOOK / program, book)
     (book / "_config.yml").write_text(
         "title: Scratch\nexecute: {execute_notebooks: cache}\nonly_build_toc_files: true\n"
         "sphinx: {config: {nb_execution_raise_on_error: true}}\n"

@@ -1,0 +1,79 @@
+"""The measurements: fair by construction, and shown in the book as they lie."""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[1]
+
+
+def module(path, monkeypatch):
+    monkeypatch.syspath_prepend(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, loaded)  # dataclasses look their module up
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture
+def training(monkeypatch):
+    return module(HERE / "bench" / "training.py", monkeypatch)
+
+
+@pytest.mark.parametrize("family", ["neox", "llama"])
+@pytest.mark.slow
+def test_minigpt_and_transformers_train_alike_and_both_are_counted(training, family):
+    contestants = [training.Contestant(engine="transformers", precision="32-true"),
+                   training.Contestant(engine="minigpt", precision="32-true"),
+                   training.Contestant(engine="minigpt", model=training.FAST),
+                   training.Contestant(engine="products")]
+    options = argparse.Namespace(rounds=2, steps=2, threads=1, batch_size=2)
+    part = training.measure(contestants, training.shape("tiny", family), options)
+    first, second, rough, _products = part["rows"]
+    assert second["loss_gap"] < 1e-5 and 0 < rough["loss_gap"] < training.BANDS["bf16-mixed"]
+    assert first["losses"][-1] < first["losses"][0]
+    lines = training.table(part)
+    assert len(lines) == 3 and all(float(line[3]) > 0 for line in lines)
+
+
+@pytest.mark.parametrize(("gap", "stops"), [(0.001, False), (0.1, True), (float("nan"), True)])
+def test_a_contestant_that_learns_something_else_stops_the_measurement(training, gap, stops):
+    rows = [{"engine": "x", "name": name, "precision": "32-true", "losses": losses}
+            for name, losses in (("one", [5.0, 4.0]), ("two", [5.0, 4.0 + gap]))]
+    if not stops:
+        training.check_losses(rows)
+        return
+    with pytest.raises(SystemExit, match="does other work, so its speed says nothing"):
+        training.check_losses(rows)
+
+
+@pytest.mark.slow
+def test_the_road_of_the_gpu_measurement_is_open_without_a_gpu(tmp_path):
+    words = [sys.executable, HERE / "bench" / "gpu_1b.py", "--dry-run", "--rounds", "1", "--steps", "1", "--only", "4",
+             "--output", tmp_path / "gpu.json"]
+    subprocess.run(words, check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    (table,) = json.loads((tmp_path / "gpu.json").read_text())["tables"]
+    assert len(table["rows"][0]) == len(table["columns"])
+
+
+def test_the_page_shows_every_cell_of_every_table_and_names_what_is_not_measured(tmp_path, monkeypatch):
+    page = module(HERE / "book" / "measurements.py", monkeypatch)
+    known = {"title": "Speed", "command": "python bench/speed.py", "date": "2030-01-02",
+             "machine": {"processor": "P", "cores": "2", "gpu": "none", "torch": "2"},
+             "tables": [{"caption": "Two.", "columns": ["who", "how"], "rows": [["a", 1.5], ["b", "2 to 3"]]}],
+             "curves": [{"caption": "Both.", "x": "step", "y": "loss", "lines": {"a": [2.0, 1.0], "b": [2.0, 1.1]}}]}
+    (tmp_path / "speed.json").write_text(json.dumps(known))
+    (tmp_path / "later.py").write_text('"""What comes later."""\nRESULT = 1\nif __name__ == "__main__":\n    pass\n')
+    page.write_measurements(tmp_path / "made", tmp_path)
+    text = (tmp_path / "made" / "results.md").read_text()
+    assert "| a | 1.5 |\n| b | 2 to 3 |" in text and "python bench/speed.py" in text and "2030-01-02" in text
+    assert re.search(r"Not measured yet\n\n- `python bench/later.py`", text)
+    assert (tmp_path / "made" / "speed-0.svg").stat().st_size > 1000
