@@ -75,7 +75,7 @@ def main() -> None:
         write_text(output, json.dumps({
             "title": "One billion parameters on one GPU", "date": datetime.date.today().isoformat(),
             "command": "python bench/gpu_1b.py", "machine": machine(),
-            "tables": [{"caption": f"{config.n_parameters:,} parameters, {config.max_seq_len:,} tokens a sequence; peak "
+            "tables": [{"caption": f"{config.n_parameters:,} parameters, {config.max_seq_len:,} tokens a text; peak "
                                    f"of {peak.device}: {peak.flops_per_second:.3g} FLOP/s, {peak.origin}.",
                         "columns": COLUMNS, "rows": rows}],
         }, indent=1) + "\n")

@@ -35,9 +35,19 @@ def main() -> None:
               "summary": {name: summary([run[name] for run in runs]) for name in runs[0] if name != "seed"}}
     for run in runs[1:]:
         del run["machine"]
+    result |= page(result)
     write_text(RESULT, json.dumps(result, indent=2) + "\n")
     for name, figures in result["summary"].items():
         print(f"{name:22} median {figures['median']:10.3f}   {figures['lowest']:10.3f} to {figures['highest']:10.3f}")
+
+
+def page(result: dict) -> dict:
+    """The summary as the book shows it."""
+    rows = [[name.replace("_", " "), *(f"{figures[key]:,.3f}" for key in ("median", "lowest", "highest"))]
+            for name, figures in result["summary"].items()]
+    return {"title": "The journey over seeds", "tables": [
+        {"caption": f"Figures of {len(result['runs'])} seeds, from 0 on; data and tokenizer are the same.",
+         "columns": ["figure", "median", "lowest", "highest"], "rows": rows}]}
 
 
 def with_seed(seed: int, steps: int) -> RunConfig:

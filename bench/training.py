@@ -217,7 +217,8 @@ def check_losses(rows: list[dict[str, Any]]) -> None:
     """Stop if a contestant trains another model; else note how far each lies from the first, eager float32."""
     runners = [row for row in rows if row["engine"] != "products"]
     for row in runners:
-        row["loss_gap"] = max(abs(a - b) for a, b in zip(row["losses"], runners[0]["losses"], strict=True))
+        gaps = torch.tensor(row["losses"], dtype=torch.double) - torch.tensor(runners[0]["losses"], dtype=torch.double)
+        row["loss_gap"] = float(gaps.abs().max())  # not a number, if one of them is none
         if not row["loss_gap"] <= BANDS[row["precision"]]:
             raise SystemExit(f"the loss of {row['name']} lies {row['loss_gap']:.4f} from that of {runners[0]['name']} "
                              f"but may lie {BANDS[row['precision']]}; it does other work, so its speed says nothing")

@@ -34,10 +34,10 @@ def test_minigpt_and_transformers_train_alike_and_both_are_counted(training, fam
     contestants = [training.Contestant(engine="transformers", precision="32-true"),
                    training.Contestant(engine="minigpt", precision="32-true"),
                    training.Contestant(engine="minigpt", model=training.FAST),
-                   training.Contestant(engine="products")]
+                   training.Contestant(engine="products", precision="32-true"), training.Contestant(engine="products")]
     options = argparse.Namespace(rounds=2, steps=2, threads=1, batch_size=2)
     part = training.measure(contestants, training.shape("tiny", family), options)
-    first, second, rough, _products = part["rows"]
+    first, second, rough, *_products = part["rows"]
     assert second["loss_gap"] < 1e-5 and 0 < rough["loss_gap"] < training.BANDS["bf16-mixed"]
     assert first["losses"][-1] < first["losses"][0]
     lines = training.table(part)
