@@ -69,6 +69,7 @@ def secrets_of(course, lab):
         for c in cells
         if "instructor" not in c.tags and not (c.is_open and c.kind == "markdown")
     )
+    shown += json.dumps(shown, ensure_ascii=False)  # a hint's quotes are escaped in the checks; it is still a hint
     lines = {line.strip(" \t\"',()") for text in hidden for line in re.split(r"\n|\\n", text)}
     return {line for line in lines if len(line) > 7 and line not in shown and not re.fullmatch(r"\W*\w+\W*", line)}
 

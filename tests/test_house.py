@@ -3,9 +3,11 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import setuptools
 
 HERE = Path(__file__).parents[1]
 
@@ -82,6 +84,16 @@ def test_submitit_has_one_door():
 def test_nothing_else_lies_at_the_top():
     listed = subprocess.run(["git", "ls-files"], cwd=HERE, capture_output=True, text=True, check=True).stdout
     assert {name.split("/")[0] for name in listed.splitlines()} <= ROOMS
+
+
+def test_what_students_install_answers_no_question():
+    """A wheel holds the judge's modules and no folder of theirs: checks and zoo would tell answers, and the template
+    for authors is half without its notebooks. All three are read from a checkout.
+    """
+    find = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    packed = setuptools.find_namespace_packages(str(HERE), **find)
+    assert {"minigpt", "minigpt.corpus"} < set(packed)
+    assert [name for name in packed if name.startswith("grading")] == ["grading"]
 
 
 def test_the_code_is_clean():
