@@ -46,9 +46,10 @@ def pick(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
     A row's draw is where on the line from 0 to 1 it lands when the tokens lie on it, as long as they are likely.
     Source  Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration" (top-p).
     """
+    logits = logits.float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.float() / sampling.temperature
+    logits = logits / sampling.temperature
     keep = torch.ones_like(logits, dtype=torch.bool)
     if sampling.top_k is not None:
         keep &= logits >= logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
@@ -81,10 +82,12 @@ def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling
     generators = [torch.Generator().manual_seed(sampling.seed + row) for row in range(len(ids))]
     draws = torch.stack([torch.rand(max_new_tokens, generator=generator, dtype=torch.double)
                          for generator in generators]).to(ids.device)
-    cache = Cache(model.config, ids.shape[0], ids.device, model.embedding.weight.dtype)
+    dtype = torch.float32 if ids.device.type == "cpu" else model.embedding.weight.dtype
+    cache = Cache(model.config, ids.shape[0], ids.device, dtype, T + max_new_tokens)
     for step in range(max_new_tokens):
         with torch.inference_mode():
-            picked = pick(model(ids, cache, documents)[:, -1], sampling, draws[:, step])
+            logits = model.head(model.states(ids, cache, documents)[:, -1])  # (B, V)
+            picked = pick(logits, sampling, draws[:, step])
         yield picked
         ids = picked[:, None]
         documents = None if documents is None else documents[:, -1:]

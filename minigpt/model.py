@@ -17,23 +17,30 @@ from minigpt.config import ModelConfig
 class Cache:
     """Keys and values of the tokens seen so far, so that the next token costs one step and not T.
 
-    Shapes  keys, values: one (B, G, max_seq_len, K) tensor a layer; the first `length` places are filled.
-            documents: (B, max_seq_len), the document that each token belongs to.
+    Attention works in the cache's dtype. On a CPU float32 is best for that, whatever the weights are: one query
+    against many keys takes PyTorch's fused attention several times as long in bfloat16.
+
+    Shapes  keys, values: one (B, G, places, K) tensor a layer; the first `length` places are filled.
+            documents: (B, places), the document that each token belongs to.
+            cos, sin: (places, R), the rotary angles.
     """
 
-    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layers, batch_size, config.n_kv_heads, config.max_seq_len, config.d_head)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.documents = torch.zeros(batch_size, config.max_seq_len, device=device, dtype=torch.long)
+    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype,
+                 places: int | None = None) -> None:
+        places = config.max_seq_len if places is None else places
+        shape, layers = (batch_size, config.n_kv_heads, places, config.d_head), range(config.n_layers)
+        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
+        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
+        self.documents = torch.empty(batch_size, places, device=device, dtype=torch.long)
+        self.cos, self.sin = rotary_angles(config, places, device)
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store (B, G, T, K) after the first `length` places; all keys and values so far, (B, G, S, K)."""
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        T, all_keys, all_values = keys.shape[2], self.keys[layer], self.values[layer]
+        all_keys.narrow(2, self.length, T).copy_(keys)
+        all_values.narrow(2, self.length, T).copy_(values)
+        return all_keys.narrow(2, 0, self.length + T), all_values.narrow(2, 0, self.length + T)
 
     def join(self, documents: Tensor) -> Tensor:
         """Store the documents of (B, T) more tokens; those of all tokens so far, (B, S)."""
@@ -74,26 +81,26 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, pieces: int)
     return torch.cat(mixed, dim=2)
 
 
-def rotary_angles(config: ModelConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angle by which each pair of numbers turns at each position.
+def rotary_angles(config: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angle by which each pair of numbers turns at each position from 0 on.
 
-    Shapes  both (T, R), R = rotary_width; the second half of R repeats the first.
+    Shapes  both (T, R), R = rotary_width; the second half of R repeats the first, but its sines without the minus.
     Source  Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding".
     """
     pairs = torch.arange(0, config.rotary_width, 2, device=device, dtype=torch.float32)
     speed = config.rotary_base ** (-pairs / max(config.rotary_width, 1))
-    positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
-    angles = torch.outer(positions, speed).repeat(1, 2)
-    return angles.cos(), angles.sin()
+    positions = torch.arange(length, device=device, dtype=torch.float32)
+    angles = torch.outer(positions, speed)
+    return torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first R numbers of every head, (B, H, T, K), by the angles (T, R); leave the others."""
     width = cos.shape[-1]
     turned, kept = x[..., :width], x[..., width:]
-    first, second = turned.chunk(2, dim=-1)
-    swapped = torch.cat((-second, first), dim=-1)
-    return torch.cat((turned * cos.to(x.dtype) + swapped * sin.to(x.dtype), kept), dim=-1)
+    swapped = turned.roll(width // 2, dims=-1)
+    turned = turned * cos.to(x.dtype) + swapped * sin.to(x.dtype)
+    return torch.cat((turned, kept), dim=-1) if width < x.shape[-1] else turned
 
 
 class Attention(nn.Module):
@@ -111,11 +118,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, mask: Tensor | None) -> Tensor:
         B, T, D = x.shape
         K = self.config.d_head
-        queries = rotate(self.to_queries(x).view(B, T, -1, K).transpose(1, 2), cos, sin)  # (B, H, T, K)
-        keys = rotate(self.to_keys(x).view(B, T, -1, K).transpose(1, 2), cos, sin)  # (B, G, T, K)
-        values = self.to_values(x).view(B, T, -1, K).transpose(1, 2)  # (B, G, T, K)
+        queries, keys, values = (part.view(B, T, -1, K).transpose(1, 2) for part in self.project(x))
+        queries, keys = rotate(queries, cos, sin), rotate(keys, cos, sin)  # (B, H, T, K), (B, G, T, K) like values
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)  # (B, G, S, K)
+        dtype, queries = queries.dtype, queries.to(keys.dtype)
         if self.config.attention_pieces > 1 and mask is None and T > 1:
             mixed = causal_attention(queries, keys, values, self.config.attention_pieces)  # (B, H, T, K)
         else:
@@ -123,7 +130,11 @@ class Attention(nn.Module):
                 queries, keys, values, attn_mask=mask, is_causal=mask is None and T > 1,
                 enable_gqa=self.config.n_kv_heads != self.config.n_heads,
             )  # (B, H, T, K)
-        return self.to_output(mixed.transpose(1, 2).reshape(B, T, D))
+        return self.to_output(mixed.to(dtype).transpose(1, 2).reshape(B, T, D))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, H K), keys and values (B, T, G K)."""
+        return self.to_queries(x), self.to_keys(x), self.to_values(x)
 
 
 class FeedForward(nn.Module):
@@ -139,8 +150,11 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.up(x)) if self.gate is None else F.silu(self.gate(x)) * self.up(x)  # (B, T, F)
-        return self.down(hidden)
+        return self.down(self.widen(x))
+
+    def widen(self, x: Tensor) -> Tensor:
+        """(B, T, F) of (B, T, D)."""
+        return F.gelu(self.up(x)) if self.gate is None else F.silu(self.gate(x)) * self.up(x)
 
 
 class Block(nn.Module):
@@ -185,26 +199,33 @@ class GPT(nn.Module):
                 targets: Tensor | None = None, loss_chunk: int = 0) -> Tensor:
         """Logits of the token that follows each token; with targets, the loss in their place.
 
-        Shapes  ids (B, T) -> (B, T, V). With a cache, ids are the T tokens after those that it holds.
+        Shapes  ids (B, T) -> (B, T, V). targets (B, T), the ids that follow -> (), mean nats per token.
+                Cache and documents are as in `states`.
+        """
+        x = self.states(ids, cache, documents)
+        return self.head(x) if targets is None else self.loss(x, targets, loss_chunk)
+
+    def states(self, ids: Tensor, cache: Cache | None = None, documents: Tensor | None = None) -> Tensor:
+        """What the head makes logits of.
+
+        Shapes  ids (B, T) -> (B, T, D). With a cache, ids are the T tokens after those that it holds.
                 documents (B, T): a number for each token's document; tokens see their own document alone.
-                targets (B, T), the ids that follow -> (), mean nats per token.
         Raises  ValueError if the text is longer than max_seq_len.
         """
         start = 0 if cache is None else cache.length
         n, limit = start + ids.shape[1], self.config.max_seq_len
         if n > limit:
             raise ValueError(f"the text has {n} tokens but max_seq_len is {limit}; shorten it or use a longer model")
-        cos, sin = rotary_angles(self.config, start, ids.shape[1], ids.device)
+        cos, sin = rotary_angles(self.config, n, ids.device) if cache is None else (cache.cos, cache.sin)
         seen = documents if cache is None or documents is None else cache.join(documents)
         mask = visible(ids.shape[1], n, documents, seen, ids.device)
         x = self.embedding(ids)  # (B, T, D)
+        cos, sin = cos[start:n].to(x.dtype), sin[start:n].to(x.dtype)
         for block in self.blocks:
             x = block(x, cos, sin, cache, mask)
         if cache is not None:
             cache.length = n
-        if targets is not None:
-            return self.loss(self.norm(x), targets, loss_chunk)
-        return self.head(self.norm(x))  # (B, T, V)
+        return self.norm(x)
 
     def loss(self, x: Tensor, targets: Tensor, chunk: int) -> Tensor:
         """Mean nats per token. Shapes  x (B, T, D), targets (B, T).

@@ -1,35 +1,80 @@
 """Lighter weights for generation: writing one token reads every weight once, so half the bytes is half the time.
 
-Axes: M rows of input, N outputs, K inputs of a matrix.
+Axes: B batch, T time in tokens; M rows of input, N outputs, K inputs of a matrix.
 """
 
 import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minigpt.model import GPT
+from minigpt.model import GPT, Attention, FeedForward
 
 Weights = Literal["float32", "bfloat16", "int8"]
+Make = Callable[[nn.Linear], nn.Module]
+"""Gives a layer its lighter form."""
 
 MANY_ROWS = 16
 """From more rows than this on it pays to write an integer matrix out in bfloat16 and to multiply by that."""
 
 
 def lighter(model: GPT, weights: Weights) -> GPT:
-    """A copy of the model that computes in bfloat16 and keeps its matrices in bfloat16 or in 8-bit integers.
+    """A copy of the model for writing alone: matrices with one input are one, and their numbers are `weights`.
 
-    The embedding and the norms stay in bfloat16; `float32` is the model itself. It cannot be trained.
+    With bfloat16 and int8 all other numbers are bfloat16. It cannot be trained.
     """
-    if weights == "float32":
-        return model
-    light = copy.deepcopy(model).to(torch.bfloat16).eval().requires_grad_(False)
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear):
-            light.set_submodule(name, Int8Linear(layer) if weights == "int8" else bfloat16_linear(layer))
-    return light
+    light = copy.deepcopy(model).eval().requires_grad_(False)
+    dtype = torch.float32 if weights == "float32" else torch.bfloat16
+    make = Int8Linear if weights == "int8" else partial(linear, dtype=dtype)
+    for block in light.blocks:
+        block.attention = LightAttention(block.attention, make)
+        block.feed_forward = LightFeedForward(block.feed_forward, make)
+    light.head = make(light.head)
+    return light.to(dtype)
+
+
+class LightAttention(Attention):
+    """Attention with one product for queries, keys and values."""
+
+    def __init__(self, attention: Attention, make: Make) -> None:
+        nn.Module.__init__(self)
+        self.config, self.layer = attention.config, attention.layer
+        layers = attention.to_queries, attention.to_keys, attention.to_values
+        self.widths = [layer.out_features for layer in layers]
+        self.to_all, self.to_output = make(join(layers)), make(attention.to_output)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.to_all(x).split(self.widths, dim=-1)
+
+
+class LightFeedForward(FeedForward):
+    """The feed-forward part with one product for gate and values."""
+
+    def __init__(self, feed_forward: FeedForward, make: Make) -> None:
+        nn.Module.__init__(self)
+        self.gated = feed_forward.gate is not None
+        layers = (feed_forward.gate, feed_forward.up) if self.gated else (feed_forward.up,)
+        self.up, self.down = make(join(layers)), make(feed_forward.down)
+
+    def widen(self, x: Tensor) -> Tensor:
+        if not self.gated:
+            return F.gelu(self.up(x))
+        gate, up = self.up(x).chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+
+def join(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """One layer with the outputs of all of them, one after the other."""
+    first, weight = layers[0], torch.cat([layer.weight for layer in layers])
+    joined = nn.Linear(*weight.shape[::-1], bias=first.bias is not None, device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
+    if first.bias is not None:
+        joined.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
+    return joined
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,19 +105,19 @@ class Int8Linear(nn.Module):
         return (made if self.bias is None else made + self.bias).view(*x.shape[:-1], -1)
 
 
-def bfloat16_linear(layer: nn.Linear) -> nn.Module:
-    """The layer in bfloat16; on a processor that oneDNN knows, with the weights in the order in which it reads them."""
+def linear(layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
+    """The layer in this dtype; on a processor that oneDNN knows, its weights lie in the order in which it reads them."""
     packs = layer.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return PackedLinear(layer) if packs else copy.deepcopy(layer).to(torch.bfloat16)
+    return PackedLinear(layer, dtype) if packs else layer.to(dtype)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose bfloat16 weights lie in oneDNN's own order."""
+    """A linear layer whose weights lie in oneDNN's own order."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().bfloat16(), 1)
-        self.bias = None if layer.bias is None else layer.bias.detach().bfloat16()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(dtype), 1)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")

@@ -56,7 +56,7 @@ def test_grouped_heads_are_full_heads_that_share_their_keys():
 
 
 def test_rotary_scores_depend_on_distance_alone(model_config):
-    cos, sin = rotary_angles(model_config, 0, 32, torch.device("cpu"))
+    cos, sin = rotary_angles(model_config, 32, torch.device("cpu"))
     q, k = torch.randn(2, 1, 1, 1, model_config.d_head).expand(2, 1, 1, 32, -1)
     scores = (rotate(q, cos, sin) @ rotate(k, cos, sin).transpose(-1, -2))[0, 0]
     torch.testing.assert_close(scores[5, 2], scores[25, 22], atol=1e-4, rtol=1e-4)
