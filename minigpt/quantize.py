@@ -106,7 +106,7 @@ class Int8Linear(nn.Module):
 
 
 def linear(layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
-    """The layer in this dtype; on a processor that oneDNN knows, its weights lie in the order in which it reads them."""
+    """The layer in this dtype; where oneDNN knows the processor, its weights lie in the order that is read fastest."""
     packs = layer.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
     return PackedLinear(layer, dtype) if packs else layer.to(dtype)
 

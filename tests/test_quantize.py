@@ -7,8 +7,8 @@ from torch import nn
 
 from minigpt.corpus import Shards
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
-from minigpt.generate import Sampling, complete
-from minigpt.model import GPT
+from minigpt.generate import Sampling, complete, generate
+from minigpt.model import GPT, Cache
 from minigpt.quantize import MANY_ROWS, Int8Linear, lighter, quantize
 from minigpt.train import train
 
@@ -34,6 +34,24 @@ def test_the_product_is_that_with_the_written_out_weights_however_many_rows(shap
     wanted = F.linear(x.float(), light.integers * light.scale.float()[:, None],
                       None if light.bias is None else light.bias.float())
     torch.testing.assert_close(light(x).float(), wanted, atol=0.02, rtol=0.01)
+
+
+def test_in_float32_joined_matrices_give_the_same_logits_and_write_the_same_tokens(model_config):
+    model = GPT(model_config, seed=1).eval()
+    light, ids = lighter(model, "float32"), torch.randint(model_config.vocab_size, (3, 20))
+    torch.testing.assert_close(light(ids), model(ids), atol=1e-5, rtol=1e-5)
+    sampling = Sampling(temperature=0)
+    assert torch.equal(generate(light, ids[:, :5], 20, sampling), generate(model, ids[:, :5], 20, sampling))
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_a_lighter_model_writes_in_a_batch_what_it_writes_alone(model_config, weights):
+    light = lighter(GPT(model_config, seed=1).eval(), weights)
+    ids = torch.randint(model_config.vocab_size, (3, 7), generator=torch.Generator().manual_seed(5))
+    together, cache = light(ids), Cache(model_config, 1, ids.device, torch.float32, places=7)
+    alone = torch.cat([light(piece, cache) for piece in ids[:1].split([4, 1, 1, 1], dim=1)], dim=1)
+    rounding = {"float32": 1e-5, "bfloat16": 0.01, "int8": 0.01}[weights]
+    torch.testing.assert_close(together[:1], alone, atol=rounding, rtol=0.01)
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
