@@ -44,6 +44,7 @@ class Shards:
             )
         self.length, self.end_of_text, self.mode = length, tokenizer.end_of_text, documents
         self.files = [_open(folder / shard["file"], shard["tokens"]) for shard in manifest["splits"][split]]
+        self.windows = [_cut(file, length) for file in self.files]
         self.ends: dict[int, np.ndarray] = {}  # where documents end, for the shards that somebody asked about
         self.packed = [self._pack(n) for n in range(len(self.files))] if documents == "pack" else []
         counts = map(len, self.packed) if self.packed else ((len(file) - 1) // length for file in self.files)
@@ -65,17 +66,17 @@ class Shards:
         windows = np.empty((len(indices), 2, self.length), dtype=np.int64)
         for shard in np.unique(shards):
             here = shards == shard
-            windows[here] = self._windows(shard, indices[here] - self.starts[shard])
+            windows[here, 0], windows[here, 1] = self._windows(shard, indices[here] - self.starts[shard])
         x, y = torch.from_numpy(windows).unbind(dim=1)
         return x, y if self.mode == "cross" else y.masked_fill(x == self.end_of_text, IGNORED)
 
-    def _windows(self, shard: int, indices: np.ndarray) -> np.ndarray:
-        """Inputs and following tokens of some windows of one shard, (B, 2, T)."""
+    def _windows(self, shard: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and following tokens of some windows of one shard, each (B, T)."""
         if self.packed:
-            return np.stack([self._packed_window(shard, self.packed[shard][index]) for index in indices])
-        overlapping = np.lib.stride_tricks.sliding_window_view(self.files[shard], self.length + 1)
-        windows = overlapping[indices * self.length]  # (B, T + 1)
-        return np.stack((windows[:, :-1], windows[:, 1:]), axis=1)
+            windows = np.stack([self._packed_window(shard, self.packed[shard][index]) for index in indices], axis=1)
+            return windows[0], windows[1]
+        windows = self.windows[shard][indices]  # (B, T + 1): here the tokens leave the disk
+        return windows[:, :-1], windows[:, 1:]
 
     def _packed_window(self, shard: int, pieces: list[tuple[int, int]]) -> np.ndarray:
         """One window of pieces (begin, end) of the shard, (2, T); a piece that is the last of its document ends it."""
@@ -179,6 +180,13 @@ def read_manifest(folder: Path) -> dict:
 @lru_cache(maxsize=4)
 def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def _cut(ids: np.ndarray, length: int) -> np.ndarray:
+    """Every window of a stream with the token after it, (n, T + 1), without a copy: a window starts each T tokens."""
+    if len(ids) <= length:
+        return np.empty((0, length + 1), dtype=ids.dtype)
+    return np.lib.stride_tricks.sliding_window_view(np.asarray(ids), length + 1)[::length]
 
 
 def _open(path: Path, n_tokens: int) -> np.ndarray:
