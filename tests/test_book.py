@@ -143,6 +143,15 @@ def test_symbols_show_the_sizes_of_the_journey():
     }
 
 
+def test_the_bibliography_can_be_read_and_every_citation_is_in_it():
+    from pybtex.database import parse_file
+
+    known = set(parse_file(BOOK / "references.bib").entries)  # refuses broken entries and keys that stand twice
+    pages = [*CHAPTERS, *BOOK.glob("*.md"), *BOOK.glob("parts/*.md")]
+    cited = {key for page in pages for key in re.findall(r"\{cite\}`([^`]+)`", page.read_text())}
+    assert cited and cited <= known, f"no entry for {', '.join(sorted(cited - known))}"
+
+
 def test_changelog_lines_say_which_room_changed():
     lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
     entries = [line for line in lines if line and not line.startswith("#")]
