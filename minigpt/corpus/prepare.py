@@ -20,7 +20,7 @@ def prepare(config: RunConfig, folder: Path, processes: int = 1) -> Tokenizer:
     tokenizer_file, shards = folder / "tokenizer.json", folder / "shards"
     if not tokenizer_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = Tokenizer.train(_training_texts(config), config.model.vocab_size)
+        tokenizer = Tokenizer.train(training_texts(config), config.model.vocab_size)
         tokenizer.save(tokenizer_file)
     tokenizer = Tokenizer.load(tokenizer_file)
     if not (shards / MANIFEST).exists():
@@ -31,7 +31,7 @@ def prepare(config: RunConfig, folder: Path, processes: int = 1) -> Tokenizer:
     return tokenizer
 
 
-def _training_texts(config: RunConfig) -> Iterator[str]:
+def training_texts(config: RunConfig) -> Iterator[str]:
     """Training documents until the tokenizer has seen as much text as it learns from."""
     left = config.data.tokenizer_megabytes * 1e6
     documents: Iterator[Document] = read_documents(config.data)
