@@ -109,7 +109,8 @@ def rms_norm(x, gain, eps):
     return x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt() * gain""",
         ),
     ),
-    forbidden=("torch.nn", "torch.layer_norm", "torch.rms_norm", "minigpt", "transformers"),
+    forbidden=("torch.nn.functional.layer_norm", "torch.nn.functional.rms_norm", "torch.nn.LayerNorm",
+               "torch.nn.RMSNorm", "torch.layer_norm", "torch.rms_norm", "minigpt"),
     hints=(
         "The cell with both norms in the section on range; numpy writes `axis=-1, keepdims=True` where torch writes "
         "`-1, keepdim=True`.",
@@ -221,7 +222,7 @@ def turn(x, positions, base):
     return np.hstack([pairs.real, pairs.imag])""",
         ),
     ),
-    forbidden=("minigpt", "transformers"),
+    forbidden=("minigpt",),
     hints=(
         "The function `turn` in the section on positions; there the axes before the last two are batch and heads.",
         "A table of angles (T, K/2) by `np.outer`, the first half of the columns, the second half, and the formula "
@@ -420,7 +421,7 @@ GROUPED = Question(
     return np.einsum("gstu,guk->gstk", weights, values).reshape(H, T, K)""",
         ),
     ),
-    forbidden=("torch.nn", "minigpt", "transformers"),
+    forbidden=("torch.nn.functional.scaled_dot_product_attention", "minigpt"),
     hints=(
         "The section on grouped heads, and the attention that you wrote in lab 05.",
         "Make H keys out of G, each repeated for its neighbors; from there on every head is as in chapter 05.",
@@ -656,7 +657,7 @@ def count(family, n_layers, D, H, G, F, V):
     return 2 * V * D + n_layers * (sum(map(size, layers)) + 2 * size(norm)) + size(norm)""",
         ),
     ),
-    forbidden=("ModelConfig", "minigpt", "transformers"),
+    forbidden=("ModelConfig", "minigpt"),
     hints=(
         "The table of the section on counting: one line for each part of the block.",
         "A matrix with R rows and C columns has R · C numbers, and its bias R more. Add up a block, then the ends.",
@@ -720,8 +721,8 @@ CACHE = Question(
         Wrong(
             "ungrouped",
             "answer_bytes = 80 * 2 * 64 * 128 * 2",
-            "You keep 8,192 numbers for keys and as many for values. There are 8 heads of keys, each as wide as a head of "
-            "queries, D / H = 128, since the two meet in a dot product.",
+            "You keep 8,192 numbers for keys and as many for values. There are 8 heads of keys, each as wide as a head "
+            "of queries, D / H = 128, since the two meet in a dot product.",
         ),
         Wrong(
             "half",
@@ -867,7 +868,7 @@ def to_minigpt(theirs, n_heads):
     return ours""",
         ),
     ),
-    forbidden=("minigpt", "transformers"),
+    forbidden=("minigpt",),
     hints=(
         "The two axes that hide in 3·D rows: the section on whether they are the same blocks names them.",
         "Reshape 3·D rows to (H, 3, K), take one of the three, and flatten heads and rows again; the bias goes the "
