@@ -46,6 +46,8 @@ SIZES = {"10m": {"vocab_size": 8192, "n_layers": 4, "d_model": 320, "n_heads": 5
          "tiny": {"vocab_size": 128, "n_layers": 2, "d_model": 32, "n_heads": 2, "max_seq_len": 32}}
 BATCH = {"10m": 8, "50m": 4, "tiny": 2}
 FAST = {"attention_pieces": 4}
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""Has torch put large tensors into pages of 2 MB: minigpt turns it on, whoever imports torch by itself has it off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +61,25 @@ class Contestant:
     """Fields of minigpt's ModelConfig that differ from the shape."""
     train: dict[str, Any] = field(default_factory=dict)
     """Fields of minigpt's TrainConfig beside precision and compile."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables of the process, beside those of this one."""
 
     @property
     def name(self) -> str:
-        extras = [f"{name} {value}" for name, value in (self.model | self.train).items()]
+        extras = [f"{name} {value}" for name, value in (self.model | self.train | self.environment).items()]
         kind = "float32" if self.precision == "32-true" else "bf16"
         return " ".join([self.engine, kind, "compiled" if self.compile else "eager", *extras])
 
 
 def race(with_peers: bool = True) -> list[Contestant]:
-    """minigpt and its peers, float32 and bf16, eager and compiled; and the bare matrix products."""
+    """minigpt and its peers, float32 and bf16, eager and compiled; the fastest peers again with minigpt's pages of
+    2 MB; and the bare matrix products."""
     engines = ("transformers", "litgpt", "minigpt") if with_peers else ("minigpt",)
     settings = [(precision, compiled) for precision in BANDS for compiled in (False, True)]
     runners = [Contestant(engine=engine, precision=precision, compile=compiled,
                           model=FAST if engine == "minigpt" and precision == "bf16-mixed" else {})
                for precision, compiled in settings for engine in engines]
+    runners += [Contestant(engine=engine, compile=True, environment={HUGE_PAGES: "1"}) for engine in engines[:-1]]
     return runners + [Contestant(engine="products", precision=precision) for precision in BANDS]
 
 
@@ -85,6 +91,7 @@ def rungs() -> list[Contestant]:
             Contestant(engine="minigpt", model={"attention_pieces": 2}),
             Contestant(engine="minigpt", model=FAST),
             Contestant(engine="minigpt", compile=True),
+            Contestant(engine="minigpt", compile=True, model=FAST, environment={HUGE_PAGES: "0"}),
             Contestant(engine="minigpt", compile=True, model=FAST),
             Contestant(engine="minigpt", compile=True, model=FAST, train={"loss_chunk": 512}),
             Contestant(engine="products", precision="32-true"), Contestant(engine="products")]
@@ -139,7 +146,7 @@ class Process:
         self.contestant, self.errors = contestant, (folder / "errors.txt").open("w+")
         self.process = subprocess.Popen([python, HERE / "contestant.py", folder], text=True, stderr=self.errors,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env=os.environ | {"OMP_NUM_THREADS": str(options.threads)})
+                                        env=surroundings(contestant, options.threads))
         self.parameters = self.answer()["parameters"]
         self.first_step_seconds = self.ask(1)["seconds"][0]
         self.ask(WARM_UP - 1)
@@ -162,9 +169,19 @@ class Process:
         self.errors.close()
 
 
+def surroundings(contestant: Contestant, threads: int) -> dict[str, str]:
+    """The variables of a contestant's process; pages of 2 MB only where its own import would ask for them.
+
+    Importing minigpt asked for them here, and a process begins with the variables of the one that starts it.
+    """
+    by_itself = {HUGE_PAGES: "0" if contestant.engine in ("transformers", "litgpt") else "1"}
+    return os.environ | {"OMP_NUM_THREADS": str(threads)} | by_itself | contestant.environment
+
+
 def measure(contestants: list[Contestant], config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
     """Tokens per second, memory and losses of contestants that take turns."""
     n_steps = WARM_UP + options.rounds * options.steps + 2
+    load = os.getloadavg()[0]
     running: list[Process] = []
     with tempfile.TemporaryDirectory() as place:
         shared = Path(place)
@@ -181,7 +198,7 @@ def measure(contestants: list[Contestant], config: ModelConfig, options: argpars
             for process in running:
                 process.end()
     check_losses(rows)
-    return {"rows": rows, "profiles": profiles, "parameters": config.n_parameters,
+    return {"rows": rows, "profiles": profiles, "load": load, "parameters": config.n_parameters,
             "flops_per_token": config.flops_per_token}
 
 
@@ -250,7 +267,8 @@ def pages(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         rates = ", ".join(f"{row['flops_per_second'] / 1e9:,.0f} GFLOP/s in {row['name'].split()[1]}"
                           for row in part["rows"] if row["engine"] == "products")
         caption = (f"{name}: {part['parameters']:,} parameters, {part['tokens_per_step']:,} tokens a step, "
-                   f"{part['threads']} threads, {part['date']}. The bare matrix products: {rates}.")
+                   f"{part['threads']} threads, {part['date']}, "
+                   f"at a load of {part['load']:.0f} from other work when it began. The bare matrix products: {rates}.")
         tables.append({"caption": caption, "columns": COLUMNS, "rows": table(part)})
         best = max((row for row in part["rows"] if row["engine"] == "minigpt"),
                    key=lambda row: statistics.median(row["tokens_per_second"]))["name"]
