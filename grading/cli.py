@@ -1,6 +1,7 @@
 """The instructor's commands: author, preflight, labs, release, collect, grade, feedback, export, report, demo."""
 
 import argparse
+import os
 import sys
 import textwrap
 import time
@@ -14,6 +15,7 @@ from grading.demonstration import build_class
 from grading.export import export
 from grading.gradebook import release_labs
 from grading.judge import REVIEW
+from grading.panel import cores
 from grading.preflight import Report, preflight
 from grading.record import Graded, grade
 from grading.session import WarmParent
@@ -25,10 +27,14 @@ EXPOSED = "No sandbox, as you asked: the students' code can read and change what
 def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
     """The console script; ends with exit code 1 and one sentence when something is not in order."""
     options = parser().parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # judges run side by side, one for each core
     course = Course((root or Path(__file__).resolve().parents[1]).resolve())
     try:
         make_private(course.work)
         sys.exit(options.run(course, options))
+    except KeyboardInterrupt:
+        print("\ngrading: stopped; what is judged is kept, and the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     except CourseError as error:
         sentence = str(error)
     except OSError as error:
@@ -63,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--jobs", type=int, default=0, metavar="N", help="let N jobs of a cluster judge the submissions")
     one.add_argument("--cluster", choices=("local", "slurm"), default="local",
                      help="slurm: the jobs are an array of Slurm; local: they are processes of this machine")
+    one.add_argument("--judges", type=int, metavar="N",
+                     help="how many submissions to judge at a time; one a core if not given, and one in a job")
     one.set_defaults(run=run_grade)
     one = commands.add_parser("export", help="write the grades for a spreadsheet, Canvas or Moodle")
     one.add_argument("format", metavar="FORMAT", help="csv, canvas or moodle")
@@ -162,9 +170,11 @@ def run_labs(course: Course, options: argparse.Namespace) -> int:
 
 def run_grade(course: Course, options: argparse.Namespace) -> int:
     started = time.monotonic()
+    if options.judges is not None and options.judges < 1:
+        raise CourseError(f"--judges is {options.judges}; give a number that is at least 1")
     with strangers_parent(options.host_exposed) as parent:
         n_judged = run_jobs(course, options, parent) if options.jobs else 0
-        graded = grade(course, options.folder.resolve(), parent, progress)
+        graded = grade(course, options.folder.resolve(), parent, progress, options.judges or cores())
         graded = replace(graded, n_judged=graded.n_judged + n_judged)
     return show_graded(course, graded, time.monotonic() - started)
 
@@ -174,7 +184,7 @@ def run_jobs(course: Course, options: argparse.Namespace, parent: WarmParent) ->
 
     if options.jobs < 1 or sys.platform != "linux":
         raise CourseError(f"--jobs is {options.jobs}; give a number that is at least 1, and on Linux alone")
-    return spread(course, options.folder.resolve(), parent, options.jobs, options.cluster, progress)
+    return spread(course, options.folder.resolve(), parent, options.jobs, options.cluster, options.judges or 1, progress)
 
 
 def run_export(course: Course, options: argparse.Namespace) -> int:
@@ -211,7 +221,7 @@ def run_demo(course: Course, options: argparse.Namespace) -> int:
     progress("Grading")
     started = time.monotonic()
     with course_parent() as parent:
-        graded = grade(course, folder, parent, progress)
+        graded = grade(course, folder, parent, progress, cores())
     return show_graded(course, graded, time.monotonic() - started)
 
 
@@ -225,6 +235,7 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> int:
         rows += [("", "", "", "", "", line) for line in more]
     print_table(("student", "lab", "points", "of", "by hand", "recognized"), rows)
     day.show_late(graded.grades)
+    show_regraded(course, graded.regraded)
     for sentence in graded.refused:
         print(f"  left out: {sentence}")
     for sentence in graded.unproven:
@@ -239,6 +250,15 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> int:
         shown = path.relative_to(course.root) if isinstance(path, Path) else path
         print(f"  {what:<11}{shown}")
     return 1 if graded.unproven else 0
+
+
+def show_regraded(course: Course, rows: list[dict[str, str]]) -> None:
+    """Whose marks a changed check touched."""
+    if not rows:
+        return
+    print("\nMarks that a changed check touched")
+    print_table(("student", "lab", "question", "from", "to", "note"), [tuple(row.values()) for row in rows])
+    print(f"  regraded   {short(course, course.work / 'regraded.csv')}")
 
 
 def waiting(result: dict) -> str:

@@ -19,6 +19,7 @@ from grading import sandbox
 from grading.course import Course, CourseError, alone, write_whole
 from grading.ingest import ingest
 from grading.judge import course_secret
+from grading.panel import Panel
 from grading.preflight import first_fault
 from grading.record import by_lab, grade_lab, key_of, read_result
 from grading.session import WarmParent
@@ -33,9 +34,13 @@ Open = tuple[str, str, Path]  # lab, student, folder of what was handed in
 
 
 def spread(
-    course: Course, folder: Path, parent: WarmParent, n_jobs: int, cluster: str, tell: Callable[[str], None] = print
+    course: Course, folder: Path, parent: WarmParent, n_jobs: int, cluster: str, n_judges: int = 1,
+    tell: Callable[[str], None] = print,
 ) -> int:
-    """Have the jobs of a cluster judge every submission in the folder that has no result yet; how many they judged."""
+    """Have the jobs of a cluster judge every submission in the folder that has no result yet; how many they judged.
+
+    Each job has as many cores as judges.
+    """
     if cluster == "slurm" and not shutil.which("sbatch"):
         raise CourseError("there is no Slurm here (sbatch is not installed); leave --cluster out and judge here")
     labs, _ = by_lab(course, folder)
@@ -43,7 +48,7 @@ def spread(
         proven = {name: found for name, found in labs.items() if not first_fault(course.lab(name), course.work, parent)}
         parent.close()
         course_secret(course.work)  # made once, before two jobs could make it
-        jobs = Jobs(course, cluster, parent.exposed, tell)
+        jobs = Jobs(course, cluster, parent.exposed, n_judges, tell)
         first = still_open(course, proven)
         jobs.wait(first)  # for those of a call that was killed
         for _ in range(ROUNDS):
@@ -61,10 +66,9 @@ def still_open(course: Course, labs: dict[str, list[tuple[str, Path]]]) -> list[
     found = []
     for name, handed_in in sorted(labs.items()):
         lab = course.lab(name)
-        key = lab.key
         for student, path in handed_in:
             result = read_result(place_of(course, name, student))
-            if result is None or result["key"] != key_of(ingest(lab, student, path), key):
+            if result is None or result["key"] != key_of(ingest(lab, student, path)):
                 found.append((name, student, path))
     return found
 
@@ -73,20 +77,21 @@ def place_of(course: Course, lab: str, student: str) -> Path:
     return course.work / "results" / student / lab / "result.json"
 
 
-def judge_part(root: Path, part: list[Open], exposed: bool) -> None:
+def judge_part(root: Path, part: list[Open], exposed: bool, n_judges: int) -> None:
     """What a job does."""
     course = Course(root)
-    with WarmParent(exposed=exposed and bool(sandbox.fault())) as parent:
+    with WarmParent(exposed=exposed and bool(sandbox.fault())) as parent, Panel(course, parent, n_judges) as panel:
         for name in sorted({lab for lab, _, _ in part}):
             handed_in = [(student, path) for lab, student, path in part if lab == name]
-            grade_lab(course, course.lab(name), handed_in, parent, print)
+            grade_lab(panel, course.lab(name), handed_in, print)
 
 
 class Jobs:
     """The jobs of a run; their numbers are in a file, so that a second call finds those of a killed one."""
 
-    def __init__(self, course: Course, cluster: str, exposed: bool, tell: Callable[[str], None]):
-        self.course, self.cluster, self.exposed, self.tell = course, cluster, exposed, tell
+    def __init__(self, course: Course, cluster: str, exposed: bool, n_judges: int, tell: Callable[[str], None]):
+        self.course, self.cluster, self.tell = course, cluster, tell
+        self.exposed, self.n_judges = exposed, n_judges
         self.folder = course.work / "jobs"
         self.submitted: list[submitit.Job] = []
 
@@ -96,13 +101,16 @@ class Jobs:
         executor.update_parameters(name="grading", timeout_min=MINUTES[self.cluster], stderr_to_stdout=True)
         if self.cluster == "slurm":
             executor.update_parameters(
+                slurm_cpus_per_task=self.n_judges,
                 slurm_mem_per_cpu=f"{MEMORY_BYTES >> 20}M",
                 slurm_use_srun=False,
                 slurm_additional_parameters={"requeue": True},
             )
         try:
             with executor.batch():
-                self.submitted = [executor.submit(judge_part, self.course.root, part, self.exposed) for part in parts]
+                self.submitted = [
+                    executor.submit(judge_part, self.course.root, part, self.exposed, self.n_judges) for part in parts
+                ]
         except FailedJobError as error:
             raise CourseError(f"Slurm did not take the jobs ({last_line(str(error).encode())})") from None
         ids = [job.job_id for job in self.submitted]

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from grading.keys import question_sources
 from grading.question import Question
 
 STUDENT = re.compile(r"\w[\w.@-]{0,79}")  # a student's folder
@@ -144,12 +145,35 @@ class Lab:
 
     @property
     def key(self) -> str:
-        """Changes with the lab's notebooks and checks, and with the code that judges."""
-        engine = sorted(Path(__file__).parent.glob("*.py"))
-        digest = hashlib.sha256()
-        for path in (self.checks_path, self.solution_path, self.release_path, *engine):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+        """Changes with everything from which the lab's checks prove themselves, the zoo included."""
+        zoo = sorted((Path(__file__).parent / "zoo").glob("*.py"))
+        return digest_of(self.checks_path, *self._around_checks, *zoo)
+
+    @cached_property
+    def checks_key(self) -> str:
+        """Changes when anything that decides about a judgement does; a comment in the checks does not."""
+        return self._key_of("QUESTIONS")
+
+    @cached_property
+    def question_keys(self) -> dict[str, str]:
+        """The same for each question's own check, by question id."""
+        return {question.id: self._key_of(question.id) for question in self.questions}
+
+    def _key_of(self, name: str) -> str:
+        source = self._sources.get(name) or self.checks_path.read_text(encoding="utf-8")
+        return hashlib.sha256((source + self._frame_key).encode()).hexdigest()
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        return question_sources(_read(self.checks_path, "write the checks first").decode())
+
+    @cached_property
+    def _frame_key(self) -> str:
+        return digest_of(*self._around_checks)
+
+    @property
+    def _around_checks(self) -> list[Path]:
+        return [self.solution_path, self.release_path, *sorted(Path(__file__).parent.glob("*.py"))]
 
     def blank(self, question: Question) -> Cell:
         """The question's answer cell as it was released."""
@@ -206,6 +230,14 @@ def _cells(path: Path, remedy: str) -> list[Cell]:
         raise CourseError(
             f"{path.parent.name}/{path.name} is not a notebook; restore it from your copy"
         ) from error
+
+
+def digest_of(*paths: Path) -> str:
+    """Changes with the content of these files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _read(path: Path, remedy: str) -> bytes:

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry
-from nbgrader.converters import Autograde, BaseConverter, GenerateAssignment
+from nbformat import NotebookNode, from_dict
+from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, SubmittedNotebook
+from nbgrader.converters import BaseConverter, GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import (
     AssignLatePenalties,
@@ -28,12 +28,13 @@ from nbgrader.preprocessors import (
     NbGraderPreprocessor,
     SaveAutoGrades,
 )
-from sqlalchemy.exc import DatabaseError, SAWarning
+from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution
+from sqlalchemy.exc import DBAPIError, SAWarning
 from traitlets.config import Config
 
 from grading.course import Course, CourseError, make_private, read_record, write_whole
 from grading.judge import REVIEW
-from grading.lateness import LatePenalty, read_policy, set_dates, terms
+from grading.lateness import LatePenalty, dates, set_due, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
@@ -60,24 +61,28 @@ class InjectScores(NbGraderPreprocessor):
         place = work / "results" / names["student"] / names["assignment"] / "result.json"
         if not place.is_file():
             raise CourseError(f"{names['student']} has no result for {names['assignment']}; run `grading grade` first")
-        result = read_record(place, "key", "questions")
-        nb.metadata["judged"] = {"key": result["key"]}
-        if late := terms(work, names["student"], names["assignment"]):
-            nb.metadata["judged"]["terms"] = late
-        for question in result["questions"]:
-            for cell in nb.cells:
-                marks = cell.metadata.get("nbgrader", {})
-                if marks.get("grade_id") == f"test-{question['id']}" and marks.get("grade"):
-                    cell.outputs = self._outputs(question)
-                    marks["judged_status"] = question["status"]
-        return nb, resources
+        result = read_record(place, "key", "attempt", "questions")
+        return inject_scores(nb, result, terms(work, names["student"], names["assignment"])), resources
 
-    def _outputs(self, question: dict) -> list[NotebookNode]:
-        sentence = f"{question['status']}: {question['sentence']}\n".replace(": \n", "\n")
-        said = NotebookNode(output_type="stream", name="stdout", text=sentence)
-        score = NotebookNode(output_type="execute_result", execution_count=None, metadata={})
-        score.data = {"text/plain": f"{question['points'] or 0:g}"}
-        return [said, score]
+
+def inject_scores(nb: NotebookNode, result: dict, late: dict | None) -> NotebookNode:
+    """The notebook with the judge's score as the output of each test cell."""
+    nb.metadata["judged"] = {"key": result["key"], "attempt": result["attempt"]} | ({"terms": late} if late else {})
+    questions = {f"test-{question['id']}": question for question in result["questions"]}
+    for cell in nb.cells:
+        marks = cell.metadata.get("nbgrader", {})
+        if marks.get("grade") and (question := questions.get(marks.get("grade_id"))):
+            cell.outputs = _outputs(question)
+            marks["judged_status"] = question["status"]
+    return nb
+
+
+def _outputs(question: dict) -> list[NotebookNode]:
+    sentence = f"{question['status']}: {question['sentence']}\n".replace(": \n", "\n")
+    said = NotebookNode(output_type="stream", name="stdout", text=sentence)
+    score = NotebookNode(output_type="execute_result", execution_count=None, metadata={})
+    score.data = {"text/plain": f"{question['points'] or 0:g}"}
+    return [said, score]
 
 
 class SaveJudgedGrades(SaveAutoGrades):
@@ -130,14 +135,21 @@ def quiet_nbgrader() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # nbgrader adds submissions before they are in the session
             yield
-    except DatabaseError as error:
-        raise CourseError(
-            f"nbgrader's gradebook cannot be used ({error.orig}); restore it from your copy, or remove it and "
-            "grade again, which loses what a person has marked"
-        ) from error
+    except (DBAPIError, InvalidEntry) as error:
+        raise CourseError(_unusable(str(error.orig if isinstance(error, DBAPIError) else error))) from error
     finally:
         os.environ["PATH"] = path
         log.setLevel(level)
+
+
+def _unusable(said: str) -> str:
+    """The sentence for what the database said."""
+    remedy = "restore it from your copy, or remove it and grade again, which loses what a person has marked"
+    for word, other in (("locked", "close the program that holds it"), ("full", "free some space"),
+                        ("I/O", "free some space"), ("readonly", "make it writable")):
+        if word in said:
+            remedy = f"{other} and call the same command again: what is judged is kept"
+    return f"nbgrader's gradebook cannot be used ({said}); {remedy}"
 
 
 def convert(converter: type[BaseConverter], config: Config, assignment: str) -> None:
@@ -187,66 +199,134 @@ def release_labs(course: Course, check: bool = False, names: list[str] | None = 
     return sorted(set(changed))
 
 
-def take_in(course: Course, lab: str, results: dict[str, dict]) -> int:
-    """Bring the gradebook up to date with the results (by student) of one lab; how many were taken in.
+@contextmanager
+def open_gradebook(course: Course) -> Iterator[Gradebook]:
+    """nbgrader's gradebook of the course.
 
-    The rebuilt notebooks must lie in `rebuilt`; what the gradebook has already seen is left alone.
+    Raises  CourseError if it cannot be read or written, or another program holds it.
     """
-    database, autograded = course.work / "gradebook.db", course.work / "autograded"
-    if not database.exists():
+    with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
+        yield book
+
+
+def take_in(course: Course, lab: str, results: list[dict]) -> int:
+    """Bring the gradebook up to date with the results of one lab; how many were taken in.
+
+    It does what nbgrader's autograde does with scores that are known, in one session. The rebuilt notebooks must lie
+    in `rebuilt`; what the gradebook has already seen is left alone.
+    """
+    autograded = course.work / "autograded"
+    if not (course.work / "gradebook.db").exists():
         shutil.rmtree(autograded, ignore_errors=True)
-    stale = [
-        student
-        for student, result in results.items()
-        if _seen(autograded, student, lab) != (result["key"], terms(course.work, student, lab))
-    ]
+    seen = {result["student"]: _seen(autograded, result["student"], lab) for result in results}
+    stale = [r for r in results if not _is_current(seen[r["student"]], r, terms(course.work, r["student"], lab))]
     if not stale:
         return 0
-    for student in stale:
-        shutil.rmtree(autograded / student / lab, ignore_errors=True)
-    try:
-        generate(course, lab, course.work / "released", database=True)
-        config = settings(course.root)
-        config.CourseDirectory.submitted_directory = "grading/_work/rebuilt"
-        config.LatePenalty.points_per_day = read_policy(course.work, lab).late_per_day
-        with quiet_nbgrader():
-            set_dates(course, lab, stale)
-        convert(Autograde, config, lab)
-    except Exception as error:
-        raise CourseError(
-            f"nbgrader could not take in the scores of {lab} ({error}); if its questions were changed after "
-            f"grading, remove {database.relative_to(course.root)} and grade again"
-        ) from error
+    _introduce(course, lab)
+    with open_gradebook(course) as book:
+        set_due(book, course.work, lab)
+        for result in stale:
+            _take_in_one(book, course, result, seen[result["student"]].get("attempt"))
     return len(stale)
 
 
-def _seen(autograded: Path, student: str, lab: str) -> tuple[str, dict | None]:
-    """The key of the result that the gradebook has taken in, or "", and the terms of lateness that held."""
+def _is_current(seen: dict, result: dict, lateness: dict | None) -> bool:
+    return seen.get("key") == result["key"] and seen.get("terms") == lateness
+
+
+def _seen(autograded: Path, student: str, lab: str) -> dict:
+    """What the gradebook has taken in: the keys of the result and of the attempt, and the terms of lateness."""
     path = autograded / student / lab / f"{lab}.ipynb"
-    judged = json.loads(path.read_bytes())["metadata"].get("judged", {}) if path.is_file() else {}
-    return judged.get("key", ""), judged.get("terms")
+    return read_record(path, "metadata")["metadata"].get("judged", {}) if path.is_file() else {}
 
 
-def lateness(course: Course, student: str, lab: str) -> tuple[float, float]:
-    """By how many seconds the gradebook holds a submission for late, and the points that it takes."""
-    with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
-        submission = book.find_submission(lab, student)
-        return submission.total_seconds_late, submission.late_submission_penalty
-
-
-def marks_by_hand(course: Course, student: str, lab: str) -> dict[str, tuple[float, str]]:
-    """What a person gave in the formgrader: (points, comment) by question id."""
-    with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
+def _introduce(course: Course, lab: str) -> None:
+    """Make the gradebook know the lab as it is released now."""
+    released = course.lab(lab).release
+    wanted = {cell.grade_id: cell.points for cell in released if cell.is_grade}
+    with open_gradebook(course) as book:
         try:
-            notebook = book.find_submission_notebook(lab, lab, student)
+            known = {cell.name: cell.max_score for cell in book.find_notebook(lab, lab).grade_cells}
         except MissingEntry:
-            return {}
-        comments = {comment.name: comment.comment or "" for comment in notebook.comments}
-        return {
-            grade.name.removeprefix("test-"): (grade.manual_score, comments.get(grade.name, ""))
-            for grade in notebook.grades
-            if grade.manual_score is not None
-        }
+            known = {}
+    if known == wanted:
+        return
+    try:
+        generate(course, lab, course.work / "released", database=True)
+    except Exception as error:
+        raise CourseError(
+            f"nbgrader could not take in the scores of {lab} ({error}); if its questions were changed after "
+            f"grading, remove {(course.work / 'gradebook.db').relative_to(course.root)} and grade again"
+        ) from error
+
+
+def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None) -> None:
+    """Take in one result; `seen` is the attempt that the gradebook knows."""
+    student, lab = result["student"], result["lab"]
+    late = terms(course.work, student, lab)
+    book.update_or_create_student(student)
+    submission = book.update_or_create_submission(lab, student, **dates(course.work, student, lab))
+    notebook = book.find_submission_notebook(lab, lab, student)
+    rebuilt = course.work / "rebuilt" / student / lab / f"{lab}.ipynb"
+    content = inject_scores(from_dict(json.loads(rebuilt.read_bytes())), result, late)
+    is_same_work = seen == result["attempt"]
+    _save_scores(notebook, content, is_same_work)
+    book.db.commit()
+    notebook.late_submission_penalty = None
+    if late and submission.total_seconds_late > 0:
+        taken = LatePenalty(points_per_day=late["late_per_day"])
+        penalty = taken.late_submission_penalty(student, notebook.score, submission.total_seconds_late)
+        notebook.late_submission_penalty = min(penalty, notebook.score)
+    book.db.commit()
+    _lay_out(course, student, lab, content)
+
+
+def _save_scores(notebook: SubmittedNotebook, content: NotebookNode, is_same_work: bool) -> None:
+    """Put the notebook's scores into the gradebook; what a person gave stays, and is asked for again on new work."""
+    grades = {grade.name: grade for grade in notebook.grades}
+    comments = {comment.name: comment for comment in notebook.comments}
+    for cell in content.cells:
+        if is_grade(cell):
+            grade = grades[cell.metadata.nbgrader["grade_id"]]
+            score, _ = determine_grade(cell)
+            waits = cell.metadata.nbgrader.pop("judged_status", None) == REVIEW
+            grade.auto_score = None if waits else score
+            if not (is_same_work and grade.manual_score is not None):
+                grade.needs_manual_grade = grade.manual_score is not None or grade.auto_score is None
+        if is_solution(cell):
+            is_blank = cell.metadata.nbgrader.get("checksum") == compute_checksum(cell)
+            comments[cell.metadata.nbgrader["grade_id"]].auto_comment = "No response." if is_blank else None
+
+
+def _lay_out(course: Course, student: str, lab: str, content: NotebookNode) -> None:
+    """Lay out the graded notebook where the formgrader looks for it."""
+    target = course.work / "autograded" / student / lab
+    shutil.rmtree(target, ignore_errors=True)
+    for place in (course.work / "rebuilt" / student / lab, course.root / "solutions" / lab):
+        shutil.copytree(place, target, ignore=shutil.ignore_patterns("*.ipynb"), dirs_exist_ok=True)
+    path = target / f"{lab}.ipynb"
+    write_whole(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    path.chmod(0o444)
+
+
+def lateness(book: Gradebook, student: str, lab: str) -> tuple[float, float]:
+    """By how many seconds the gradebook holds a submission for late, and the points that it takes."""
+    submission = book.find_submission(lab, student)
+    return submission.total_seconds_late, submission.late_submission_penalty
+
+
+def marks_by_hand(book: Gradebook, student: str, lab: str) -> dict[str, tuple[float, str]]:
+    """What a person gave in the formgrader: (points, comment) by question id."""
+    try:
+        notebook = book.find_submission_notebook(lab, lab, student)
+    except MissingEntry:
+        return {}
+    comments = {comment.name: comment.comment or "" for comment in notebook.comments}
+    return {
+        grade.name.removeprefix("test-"): (grade.manual_score, comments.get(grade.name, ""))
+        for grade in notebook.grades
+        if grade.manual_score is not None
+    }
 
 
 def write_grades(course: Course, results: list[dict]) -> Path:
@@ -254,7 +334,7 @@ def write_grades(course: Course, results: list[dict]) -> Path:
     text = io.StringIO()
     table = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     table.writerow(COLUMNS)
-    with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
+    with open_gradebook(course) as book:
         for result in results:
             graded = book.find_submission(result["lab"], result["student"])
             grades = [grade for notebook in graded.notebooks for grade in notebook.grades]

@@ -14,6 +14,7 @@ from pathlib import Path
 from grading.course import Cell, Lab, read_cells, shown, to_json
 
 LARGEST_NOTEBOOK = 20 * 2**20  # bytes
+MOST_CELLS = 2000
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """Names the attempt: the same answers give the same digest, whatever else the file holds."""
-        taken = [[cell.cell_id, cell.grade_id, cell.source] for cell in self.cells] + list(self.flags)
-        return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
+        """Names the attempt: the same answers give the same digest, whatever else file and release hold."""
+        released = {cell.cell_id for cell in self.lab.release if not cell.is_open}
+        runs = [cell for cell in self.cells if cell.kind == "code" or cell.is_open]
+        taken = [[cell.cell_id, cell.grade_id, "" if cell.cell_id in released else cell.source] for cell in runs]
+        return hashlib.sha256(json.dumps(taken + list(self.flags)).encode()).hexdigest()
 
     @property
     def runs(self) -> list[Cell]:
@@ -110,10 +113,15 @@ def _plain_notebooks(folder: Path) -> tuple[dict[str, Path], list[str]]:
 def ingest(lab: Lab, student: str, folder: Path) -> Submission:
     """The submission in `folder` (STUDENT/LAB), rebuilt; what cannot be read is graded as blank and flagged."""
     data, flags = find_notebook(folder, lab.name)
+    given = []
     try:
         given = [] if data is None else read_cells(data)
+        if len(given) > MOST_CELLS:
+            given, flags = [], [*flags, f"the notebook has more than {MOST_CELLS:,} cells, so it was graded as blank"]
+        elif data is not None and not given:
+            flags = [*flags, "the notebook has no cells, so it was graded as blank"]
     except ValueError:
-        given, flags = [], [*flags, "the notebook cannot be read, so it was graded as blank"]
+        flags = [*flags, "the notebook cannot be read, so it was graded as blank"]
     return rebuild(lab, student, given, flags)
 
 
@@ -122,7 +130,9 @@ def rebuild(lab: Lab, student: str, given: list[Cell], flags: list[str] | None =
     flags = list(flags or [])
     originals = _originals(lab.release, given)
     missing = [cell.grade_id for cell in lab.release if cell.is_open and cell.grade_id not in originals]
-    if given and missing:
+    if given and not originals:
+        flags.append("no cell of this lab is in the file, so its code runs after a blank lab; is it another notebook?")
+    elif given and missing:
         flags.append(f"cells are missing and were taken as blank: {', '.join(missing)}")
     free = _free_cells(lab.release, given, originals)
     cells: list[Cell] = list(free.pop(None, []))

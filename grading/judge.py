@@ -91,11 +91,14 @@ class Judge:
             for cell in submission.runs
         ])
 
-    def judge(self, submission: Submission) -> tuple[list[Judgement], dict[str, str]]:
-        """The judgement of every question, and the student's own output by cell."""
+    def judge(
+        self, submission: Submission, questions: list[Question] | None = None
+    ) -> tuple[list[Judgement], dict[str, str]]:
+        """The judgement of these questions (all, if none are named), and the student's own output by cell."""
         with self.session(submission) as session:
             judgements = [
-                self.judge_question(question, submission, session, submission.digest) for question in self.lab.questions
+                self.judge_question(question, submission, session, submission.digest)
+                for question in (self.lab.questions if questions is None else questions)
             ]
             return judgements, session.outputs
 

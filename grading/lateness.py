@@ -149,15 +149,17 @@ def terms(work: Path, student: str, lab: str) -> dict | None:
     return {"time": stamp.read_text().strip(), "due": policy.due_for(student), "late_per_day": policy.late_per_day}
 
 
-def set_dates(course: Course, lab: str, students: list[str]) -> None:
-    """Tell the gradebook when the lab is due, and for whom later."""
-    policy = read_policy(course.work, lab)
-    if not policy.due:
-        return
-    with Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
-        book.update_or_create_assignment(lab, duedate=policy.due)
-        for student in students:
-            book.update_or_create_student(student)
-            more = from_stamp(policy.due_for(student)) - from_stamp(policy.due)
-            book.update_or_create_submission(lab, student, extension=more or None)
+def set_due(book: Gradebook, work: Path, lab: str) -> None:
+    """Tell the gradebook when the lab is due."""
+    if due := read_policy(work, lab).due:
+        book.update_or_create_assignment(lab, duedate=due)
 
+
+def dates(work: Path, student: str, lab: str) -> dict[str, object]:
+    """What the gradebook has to know about the time of a student's submission."""
+    policy, stamp = read_policy(work, lab), work / "rebuilt" / student / lab / STAMP
+    known: dict[str, object] = {"timestamp": stamp.read_text().strip()} if stamp.is_file() else {}
+    if policy.due:
+        more = from_stamp(policy.due_for(student)) - from_stamp(policy.due)
+        known["extension"] = more or None
+    return known

@@ -5,6 +5,7 @@ and changes nothing, and a run that was interrupted goes on where it stopped.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +13,18 @@ from pathlib import Path
 from grading.collect import counting, read_receipts
 from grading.course import STUDENT, Course, CourseError, Lab, alone, read_record, shown, to_json, write_whole
 from grading.feedback import feedback_page, lesson_of
-from grading.gradebook import lateness, marks_by_hand, take_in, write_grades
+from grading.gradebook import lateness, marks_by_hand, open_gradebook, take_in, write_grades
 from grading.ingest import Submission, ingest
-from grading.judge import BLANK, Judge, Judgement, course_secret
+from grading.judge import BLANK, Judge, Judgement
 from grading.ladder import climb, tried_before
 from grading.lateness import in_words, is_collected, pass_on
+from grading.panel import Panel
 from grading.preflight import first_fault
+from grading.question import Question
+from grading.regrade import merge, with_totals, write_regraded
 from grading.session import WarmParent
+
+MOST_LINES = 100  # of progress for a lab
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Graded:
     unproven: list[str]  # the labs whose checks failed to prove themselves, with the reason
     grades: Path
     feedback: Path
+    regraded: list[dict[str, str]]  # the marks that a changed check touched, since the last run
 
 
 def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[str]]:
@@ -47,9 +54,11 @@ def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[st
             continue
         try:
             labs = sorted(path for path in student.iterdir() if path.is_symlink() or path.is_dir())
+            stray = sorted(path.name for path in student.glob("*.ipynb") if not path.is_dir())
         except OSError as error:
             refused.append(f"{student.name} cannot be read ({error.strerror}) and was left out")
             continue
+        refused += [f"{student.name}/{shown(name)} lies outside of a lab's folder and was left out" for name in stray]
         for lab in labs:
             if lab.is_symlink():
                 refused.append(f"{student.name}/{shown(lab.name)} is a link and was refused")
@@ -61,60 +70,85 @@ def find_submissions(folder: Path) -> tuple[list[tuple[str, str, Path]], list[st
 
 
 def to_result(
-    submission: Submission, judgements: list[Judgement], outputs: dict[str, str], key: str, before: dict | None
+    submission: Submission,
+    before: dict | None,
+    questions: list[Question],
+    judgements: list[Judgement],
+    outputs: dict[str, str],
 ) -> dict:
-    """The content of result.json; `before` is the student's result that it takes the place of."""
-    questions, tried = [], tried_before(before)
-    for question, judgement in zip(submission.lab.questions, judgements, strict=True):
+    """The content of result.json for the questions that were judged; `before` is the result whose place it takes."""
+    entries, tried = [], tried_before(before)
+    for question, judgement in zip(questions, judgements, strict=True):
         output = "" if judgement.status == BLANK else outputs.get(question.id, "")
         hints = climb(question, judgement, submission.source(question.id), tried.get(question.id, []))
         told = asdict(judgement) | {"output": output} | hints
         known = {"id": question.id, "title": question.title, "part": question.part, "max_points": question.points}
-        questions.append(known | {name: told[name] for name in told if name != "question"})
-    return {
+        key = {"key": submission.lab.question_keys[question.id], "regraded": None}
+        entries.append(known | {name: told[name] for name in told if name != "question"} | key)
+    return with_totals({
         "student": submission.student,
         "lab": submission.lab.name,
         "lab_title": submission.lab.title,
-        "key": key,
-        "points": sum(q["points"] or 0 for q in questions),
-        "max_points": sum(q["max_points"] for q in questions),
+        "key": key_of(submission),
+        "attempt": submission.digest,
+        "points": 0,
+        "max_points": 0,
         "flags": list(submission.flags),
-        "questions": questions,
+        "questions": entries,
         "free_output": {name: text for name, text in outputs.items() if name.startswith("free-") and text},
-    }
+    })
 
 
-def grade_lab(
-    course: Course, lab: Lab, handed_in: list[tuple[str, Path]], parent: WarmParent, tell: Callable[[str], None]
-) -> tuple[dict[str, dict], int]:
-    """The result of every student who handed this lab in, and how many had to be judged."""
-    results, n_judged, lab_key = {}, 0, lab.key
-    with Judge(lab, parent, course_secret(course.work)) as judge:
-        for student, folder in handed_in:
-            submission = ingest(lab, student, folder)
-            key = key_of(submission, lab_key)
-            place = course.work / "results" / student / lab.name / "result.json"
-            result = before = read_result(place)
-            if before is None or before["key"] != key:
-                result = to_result(submission, *judge.judge(submission), key, before)
-                n_judged += 1
-                tell(f"  {lab.name}  {student:<12} {result['points']:>5g} of {result['max_points']:g}")
-            rebuilt = course.work / "rebuilt" / student / lab.name / f"{lab.name}.ipynb"
-            write_whole(rebuilt, submission.to_notebook())
-            pass_on(course.work, student, lab.name, folder)
-            write_whole(place, to_json(result))
-            results[student] = result
-    return results, n_judged
-
-
-def key_of(submission: Submission, lab_key: str) -> str:
+def key_of(submission: Submission) -> str:
     """What a result is made from: the student's work, and all that judges it."""
-    return hashlib.sha256((submission.digest + lab_key).encode()).hexdigest()
+    return hashlib.sha256((submission.digest + submission.lab.checks_key).encode()).hexdigest()
 
 
 def read_result(place: Path) -> dict | None:
     """The result that lies there."""
     return read_record(place, "key", "questions") if place.is_file() else None
+
+
+def record(judge: Judge, work: Path, student: str, folder: Path) -> tuple[dict, bool]:
+    """A student's result, written, and whether anything had to be judged for it."""
+    submission = ingest(judge.lab, student, folder)
+    place = work / "results" / student / judge.lab.name / "result.json"
+    result = before = read_result(place)
+    if is_new := before is None or before["key"] != key_of(submission):
+        same_work = before is not None and before.get("attempt") == submission.digest
+        result = regrade(judge, submission, before) if same_work else judge_all(judge, submission, before)
+    write_whole(work / "rebuilt" / student / judge.lab.name / f"{judge.lab.name}.ipynb", submission.to_notebook())
+    pass_on(work, student, judge.lab.name, folder)
+    write_whole(place, to_json(result))
+    return result, is_new
+
+
+def judge_all(judge: Judge, submission: Submission, before: dict | None) -> dict:
+    """The result of work that was never judged; `before` is that of the student's last attempt."""
+    return to_result(submission, before, judge.lab.questions, *judge.judge(submission))
+
+
+def regrade(judge: Judge, submission: Submission, before: dict) -> dict:
+    """The result of work that was judged before: only questions whose check was changed are judged anew."""
+    keys = {question["id"]: question["key"] for question in before["questions"]}
+    stale = [q for q in judge.lab.questions if keys.get(q.id) != judge.lab.question_keys[q.id]]
+    fresh = to_result(submission, before, stale, *judge.judge(submission, stale))
+    return merge(before, fresh, [question.id for question in judge.lab.questions])
+
+
+def grade_lab(
+    panel: Panel, lab: Lab, handed_in: list[tuple[str, Path]], tell: Callable[[str], None]
+) -> tuple[list[dict], int]:
+    """The result of every student who handed this lab in, and how many had to be judged."""
+    results, n_judged, step = {}, 0, math.ceil(len(handed_in) / MOST_LINES)
+    for result, is_new in panel.each(record, lab, handed_in):
+        results[result["student"]] = result
+        n_judged += is_new
+        if is_new and step == 1:
+            tell(f"  {lab.name}  {result['student']:<12} {result['points']:>5g} of {result['max_points']:g}")
+        elif n_judged and len(results) % step == 0:
+            tell(f"  {lab.name}  {len(results)} of {len(handed_in)} submissions")
+    return [results[student] for student, _ in handed_in], n_judged
 
 
 def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
@@ -131,25 +165,28 @@ def by_lab(course: Course, folder: Path) -> tuple[dict[str, list[tuple[str, Path
     return labs, refused
 
 
-def grade(course: Course, folder: Path, parent: WarmParent, tell: Callable[[str], None] = print) -> Graded:
+def grade(
+    course: Course, folder: Path, parent: WarmParent, tell: Callable[[str], None] = print, n_judges: int = 1
+) -> Graded:
     """Judge every submission in the folder that has no result yet, then bring all records up to date."""
     labs, refused = by_lab(course, folder)
-    with alone(course.work):
+    with alone(course.work), Panel(course, parent, n_judges) as panel:
         graded, n_judged, unproven = [], 0, []
         for name, handed_in in sorted(labs.items()):
             lab = course.lab(name)
             if fault := first_fault(lab, course.work, parent, tell):
                 unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
                 continue
-            results, n_new = grade_lab(course, lab, handed_in, parent, tell)
+            results, n_new = grade_lab(panel, lab, handed_in, tell)
             if n_taken := take_in(course, name, results):
                 tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
-            graded += results.values()
+            graded += results
             n_judged += n_new
         if not graded:
             raise CourseError("; ".join(unproven))
-        grades = write_grades(course, graded)
-        return Graded(graded, n_judged, refused, unproven, grades, write_pages(course, graded))
+        grades, feedback = write_grades(course, graded), write_pages(course, graded)
+        regraded = write_regraded(course.work / "regraded.csv", graded)
+        return Graded(graded, n_judged, refused, unproven, grades, feedback, regraded)
 
 
 def write_pages(course: Course, results: list[dict]) -> Path:
@@ -157,12 +194,12 @@ def write_pages(course: Course, results: list[dict]) -> Path:
     pages = course.work / "feedback"
     lessons = {lab: lesson_of(course, course.lab(lab)) for lab in {result["lab"] for result in results}}
     receipts = counting(read_receipts(course.work))
-    for result in results:
-        place = result["student"], result["lab"]
-        seconds, penalty = lateness(course, *place)
-        receipt = receipts.get(place) if is_collected(course.work, *place) else None
-        page = feedback_page(
-            result, marks_by_hand(course, *place), in_words(seconds), penalty, lessons[result["lab"]], receipt
-        )
-        write_whole(pages / result["student"] / f"{result['lab']}.html", page)
+    with open_gradebook(course) as book:
+        for result in results:
+            student, lab = place = result["student"], result["lab"]
+            seconds, penalty = lateness(book, *place)
+            receipt = receipts.get(place) if is_collected(course.work, *place) else None
+            by_hand = marks_by_hand(book, *place)
+            page = feedback_page(result, by_hand, in_words(seconds), penalty, lessons[lab], receipt)
+            write_whole(pages / student / f"{lab}.html", page)
     return pages

@@ -138,6 +138,10 @@ class WarmParent:
         return int(self._read_line())
 
     def __exit__(self, *_: Any) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """End this process and the one aside, until a worker is asked for again."""
         if "aside" in self.__dict__:
             self.aside.close()
         self.close()

@@ -4,11 +4,12 @@ import copy
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from test_grading_tiny import LAB, cell, tiny_course
 
-from grading.ingest import ingest
+from grading.ingest import LARGEST_NOTEBOOK, MOST_CELLS, ingest
 from grading.preflight import disagreements
 
 
@@ -113,6 +114,53 @@ def test_answers_without_any_marks_run_at_the_end(lab, tmp_path, notebook):
     submission = hand_in(lab, tmp_path, notebook)
     assert submission.steps[-1][1] == "def double(x):\n    return 2 * x"
     assert submission.flags
+
+
+def test_a_notebook_of_another_lab_is_blank_and_says_so(lab, tmp_path):
+    made = {"cells": [cell("code", "q", "x = 1", grade_id="other", solution=True)]}
+    (flag,) = hand_in(lab, tmp_path, made).flags
+    assert "no cell of this lab" in flag
+
+
+def test_a_truncated_or_huge_or_empty_notebook_is_blank_and_flagged(lab, tmp_path, notebook):
+    whole = json.dumps(notebook)
+    many = notebook | {"cells": notebook["cells"] + [cell("code", f"q{n}", f"x = {n}") for n in range(MOST_CELLS)]}
+    large = notebook | {"metadata": {"more": "x" * LARGEST_NOTEBOOK}}
+    for n, odd in enumerate((whole[: len(whole) // 2], many, large, {"cells": []})):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        submission = hand_in(lab, folder, odd)
+        assert submission.cells == tuple(lab.release)
+        assert len(submission.flags) == 1 and "graded as blank" in submission.flags[0]
+
+
+def test_a_file_that_cannot_be_opened_is_blank_and_flagged(lab, tmp_path, notebook, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    hand_in(lab, tmp_path, notebook)
+    assert lab.release  # is read before
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    (flag,) = ingest(lab, "ada", tmp_path).flags
+    assert flag == f"{LAB}.ipynb cannot be opened (Permission denied), so it was graded as blank"
+
+
+def test_odd_characters_in_names_and_cells_can_be_written(lab, tmp_path, notebook):
+    by_id(notebook, "double")["source"] = "x = '\ud800'"
+    with open(os.fsencode(tmp_path) + b"/a\xff\x1b[2J.ipynb", "w") as file:
+        file.write(json.dumps(notebook))
+    submission = ingest(lab, "ada", tmp_path)
+    assert submission.to_notebook().encode() and submission.flags[0].encode().isascii() is False
+    assert submission.flags[0].isprintable() and submission.source("double") == "x = '?'"
+
+
+def test_a_word_in_the_labs_text_is_no_new_attempt_but_a_word_of_the_student_is(lab, tmp_path, notebook):
+    before = hand_in(lab, tmp_path, notebook).digest
+    other = tiny_course(tmp_path / "course").lab("01")
+    other.release_path.write_text(other.release_path.read_text().replace("a tiny lab", "a small lab"))
+    assert ingest(other, "ada", tmp_path).digest == before
+    by_id(notebook, "double")["source"] += "\n"
+    assert hand_in(lab, tmp_path, notebook).digest != before
 
 
 def test_a_link_is_refused(lab, tmp_path):

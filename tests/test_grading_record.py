@@ -16,7 +16,7 @@ from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
 from grading.demonstration import STUDENTS, build_class, hand_in
-from grading.gradebook import marks_by_hand, quiet_nbgrader, release_labs, settings
+from grading.gradebook import marks_by_hand, open_gradebook, quiet_nbgrader, release_labs, settings
 from grading.judge import Judge
 from grading.record import find_submissions, grade
 from grading.session import WarmParent
@@ -206,7 +206,8 @@ def test_written_answers_wait_for_a_person_and_their_marks_reach_grades_and_page
         written.manual_score, written.needs_manual_grade = 8, False
         gradebook.find_comment("why", LAB, LAB, "ada").manual_comment = "Clear & short"
         gradebook.db.commit()
-    assert marks_by_hand(course, "ada", LAB) == {"why": (8, "Clear & short")}
+    with open_gradebook(course) as gradebook:
+        assert marks_by_hand(gradebook, "ada", LAB) == {"why": (8, "Clear & short")}
     again = grade(course, folder, parent, silent)
     assert again.n_judged == 0
     assert '"ada","lab01_tiny","98","100","0"' in graded.grades.read_text()
@@ -256,12 +257,13 @@ def test_odd_folders_are_left_out_with_a_sentence(course, tmp_path, parent):
     (folder / "bob").mkdir()
     (folder / "bob" / LAB).symlink_to(folder / "ada" / LAB)
     (folder / "ada" / "holiday").mkdir()
+    (folder / "ada" / f"{LAB}.ipynb").write_text("{}")
     graded = grade(course, folder, parent, silent)
     assert list(results(graded)) == ["ada"]
-    assert len(graded.refused) == 4
+    assert len(graded.refused) == 5
     found, refused = find_submissions(folder)
     assert [entry[:2] for entry in found] == [("ada", "holiday"), ("ada", LAB)]
-    assert len(refused) == 3
+    assert len(refused) == 4 and any("outside of a lab's folder" in sentence for sentence in refused)
 
 
 def test_generating_twice_gives_the_same_bytes_without_instructor_cells(course):
