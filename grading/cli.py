@@ -184,7 +184,8 @@ def run_jobs(course: Course, options: argparse.Namespace, parent: WarmParent) ->
 
     if options.jobs < 1 or sys.platform != "linux":
         raise CourseError(f"--jobs is {options.jobs}; give a number that is at least 1, and on Linux alone")
-    return spread(course, options.folder.resolve(), parent, options.jobs, options.cluster, options.judges or 1, progress)
+    folder, n_judges = options.folder.resolve(), options.judges or 1
+    return spread(course, folder, parent, options.jobs, options.cluster, progress, n_judges)
 
 
 def run_export(course: Course, options: argparse.Namespace) -> int:

@@ -34,8 +34,8 @@ Open = tuple[str, str, Path]  # lab, student, folder of what was handed in
 
 
 def spread(
-    course: Course, folder: Path, parent: WarmParent, n_jobs: int, cluster: str, n_judges: int = 1,
-    tell: Callable[[str], None] = print,
+    course: Course, folder: Path, parent: WarmParent, n_jobs: int, cluster: str, tell: Callable[[str], None] = print,
+    n_judges: int = 1,
 ) -> int:
     """Have the jobs of a cluster judge every submission in the folder that has no result yet; how many they judged.
 
@@ -48,7 +48,7 @@ def spread(
         proven = {name: found for name, found in labs.items() if not first_fault(course.lab(name), course.work, parent)}
         parent.close()
         course_secret(course.work)  # made once, before two jobs could make it
-        jobs = Jobs(course, cluster, parent.exposed, n_judges, tell)
+        jobs = Jobs(course, cluster, parent.exposed, tell, n_judges)
         first = still_open(course, proven)
         jobs.wait(first)  # for those of a call that was killed
         for _ in range(ROUNDS):
@@ -89,7 +89,7 @@ def judge_part(root: Path, part: list[Open], exposed: bool, n_judges: int) -> No
 class Jobs:
     """The jobs of a run; their numbers are in a file, so that a second call finds those of a killed one."""
 
-    def __init__(self, course: Course, cluster: str, exposed: bool, n_judges: int, tell: Callable[[str], None]):
+    def __init__(self, course: Course, cluster: str, exposed: bool, tell: Callable[[str], None], n_judges: int = 1):
         self.course, self.cluster, self.tell = course, cluster, tell
         self.exposed, self.n_judges = exposed, n_judges
         self.folder = course.work / "jobs"

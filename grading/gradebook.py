@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbgrader.api
 from nbformat import NotebookNode, from_dict
 from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, SubmittedNotebook
 from nbgrader.converters import BaseConverter, GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.dbutil import ALEMBIC_DIR
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -38,6 +40,16 @@ from grading.lateness import LatePenalty, dates, set_due, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
+
+
+def schema_version() -> str:
+    """The version of nbgrader's tables."""
+    from alembic.script import ScriptDirectory  # for a new gradebook alone
+
+    return ScriptDirectory(ALEMBIC_DIR).get_current_head()
+
+
+nbgrader.api.get_alembic_version = schema_version  # nbgrader's own starts a process for it, which takes a second
 
 
 class DropInstructorCells(NbGraderPreprocessor):
@@ -212,21 +224,22 @@ def open_gradebook(course: Course) -> Iterator[Gradebook]:
 def take_in(course: Course, lab: str, results: list[dict]) -> int:
     """Bring the gradebook up to date with the results of one lab; how many were taken in.
 
-    It does what nbgrader's autograde does with scores that are known, in one session. The rebuilt notebooks must lie
-    in `rebuilt`; what the gradebook has already seen is left alone.
+    It does what nbgrader's autograde does with scores that are known, in one transaction. The rebuilt notebooks must
+    lie in `rebuilt`; what the gradebook has already seen is left alone.
     """
+    introduce(course, lab)
     autograded = course.work / "autograded"
-    if not (course.work / "gradebook.db").exists():
-        shutil.rmtree(autograded, ignore_errors=True)
     seen = {result["student"]: _seen(autograded, result["student"], lab) for result in results}
     stale = [r for r in results if not _is_current(seen[r["student"]], r, terms(course.work, r["student"], lab))]
     if not stale:
         return 0
-    _introduce(course, lab)
     with open_gradebook(course) as book:
+        commit, book.db.commit = book.db.commit, book.db.flush  # nbgrader would write the file for every row
         set_due(book, course.work, lab)
-        for result in stale:
-            _take_in_one(book, course, result, seen[result["student"]].get("attempt"))
+        taken = [_take_in_one(book, course, r, seen[r["student"]].get("attempt")) for r in stale]
+        commit()
+    for result, content in zip(stale, taken, strict=True):
+        _lay_out(course, result["student"], lab, content)
     return len(stale)
 
 
@@ -240,8 +253,10 @@ def _seen(autograded: Path, student: str, lab: str) -> dict:
     return read_record(path, "metadata")["metadata"].get("judged", {}) if path.is_file() else {}
 
 
-def _introduce(course: Course, lab: str) -> None:
+def introduce(course: Course, lab: str) -> None:
     """Make the gradebook know the lab as it is released now."""
+    if not (course.work / "gradebook.db").exists():
+        shutil.rmtree(course.work / "autograded", ignore_errors=True)
     released = course.lab(lab).release
     wanted = {cell.grade_id: cell.points for cell in released if cell.is_grade}
     with open_gradebook(course) as book:
@@ -260,8 +275,8 @@ def _introduce(course: Course, lab: str) -> None:
         ) from error
 
 
-def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None) -> None:
-    """Take in one result; `seen` is the attempt that the gradebook knows."""
+def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None) -> NotebookNode:
+    """Take in one result; the notebook with its scores. `seen` is the attempt that the gradebook knows."""
     student, lab = result["student"], result["lab"]
     late = terms(course.work, student, lab)
     book.update_or_create_student(student)
@@ -271,14 +286,14 @@ def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None
     content = inject_scores(from_dict(json.loads(rebuilt.read_bytes())), result, late)
     is_same_work = seen == result["attempt"]
     _save_scores(notebook, content, is_same_work)
-    book.db.commit()
+    book.db.flush()
+    book.db.refresh(notebook)  # with its new sum
     notebook.late_submission_penalty = None
     if late and submission.total_seconds_late > 0:
         taken = LatePenalty(points_per_day=late["late_per_day"])
         penalty = taken.late_submission_penalty(student, notebook.score, submission.total_seconds_late)
         notebook.late_submission_penalty = min(penalty, notebook.score)
-    book.db.commit()
-    _lay_out(course, student, lab, content)
+    return content
 
 
 def _save_scores(notebook: SubmittedNotebook, content: NotebookNode, is_same_work: bool) -> None:

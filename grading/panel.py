@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,19 @@ class Panel:
         return self
 
     def each(self, task: Task, lab: Lab, handed_in: list[tuple[str, Path]]) -> Iterator[Any]:
-        """The task's result for every submission, as they come."""
+        """The task's result for every submission, as they come; several judges begin at once."""
         if self.n_judges == 1:
-            yield from (self.chair.do(task, lab.name, student, folder) for student, folder in handed_in)
-            self.chair.leave()
-            return
+            return self._one_by_one(task, lab, handed_in)
         if self.processes is None:
             self._fork()
         futures = [self.processes.submit(_do, task, lab.name, student, folder) for student, folder in handed_in]
+        return self._as_they_come(futures)
+
+    def _one_by_one(self, task: Task, lab: Lab, handed_in: list[tuple[str, Path]]) -> Iterator[Any]:
+        yield from (self.chair.do(task, lab.name, student, folder) for student, folder in handed_in)
+        self.chair.leave()
+
+    def _as_they_come(self, futures: list[Future]) -> Iterator[Any]:
         try:
             yield from (future.result() for future in as_completed(futures))
         except BrokenExecutor as error:

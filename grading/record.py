@@ -7,13 +7,14 @@ and changes nothing, and a run that was interrupted goes on where it stopped.
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grading.collect import counting, read_receipts
 from grading.course import STUDENT, Course, CourseError, Lab, alone, read_record, shown, to_json, write_whole
 from grading.feedback import feedback_page, lesson_of
-from grading.gradebook import lateness, marks_by_hand, open_gradebook, take_in, write_grades
+from grading.gradebook import introduce, lateness, marks_by_hand, open_gradebook, take_in, write_grades
 from grading.ingest import Submission, ingest
 from grading.judge import BLANK, Judge, Judgement
 from grading.ladder import climb, tried_before
@@ -137,11 +138,17 @@ def regrade(judge: Judge, submission: Submission, before: dict) -> dict:
 
 
 def grade_lab(
-    panel: Panel, lab: Lab, handed_in: list[tuple[str, Path]], tell: Callable[[str], None]
+    panel: Panel, lab: Lab, handed_in: list[tuple[str, Path]], tell: Callable[[str], None],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[list[dict], int]:
-    """The result of every student who handed this lab in, and how many had to be judged."""
+    """The result of every student who handed this lab in, and how many had to be judged.
+
+    `meanwhile` is called when the judges have begun.
+    """
     results, n_judged, step = {}, 0, math.ceil(len(handed_in) / MOST_LINES)
-    for result, is_new in panel.each(record, lab, handed_in):
+    coming = panel.each(record, lab, handed_in)
+    meanwhile()
+    for result, is_new in coming:
         results[result["student"]] = result
         n_judged += is_new
         if is_new and step == 1:
@@ -177,7 +184,7 @@ def grade(
             if fault := first_fault(lab, course.work, parent, tell):
                 unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
                 continue
-            results, n_new = grade_lab(panel, lab, handed_in, tell)
+            results, n_new = grade_lab(panel, lab, handed_in, tell, lambda name=name: prepare(course, name))
             if n_taken := take_in(course, name, results):
                 tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
             graded += results
@@ -187,6 +194,12 @@ def grade(
         grades, feedback = write_grades(course, graded), write_pages(course, graded)
         regraded = write_regraded(course.work / "regraded.csv", graded)
         return Graded(graded, n_judged, refused, unproven, grades, feedback, regraded)
+
+
+def prepare(course: Course, lab: str) -> None:
+    """Introduce the lab to the gradebook; what cannot be done now is told when the scores are taken in."""
+    with suppress(CourseError):
+        introduce(course, lab)
 
 
 def write_pages(course: Course, results: list[dict]) -> Path:
