@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from grading.course import PARTS_POINTS, Lab, write_whole
+from grading.course import PARTS_POINTS, ZOO, Lab, write_whole
 from grading.forbidden import asked_names
 from grading.ingest import rebuild
 from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, accepts, draw, expected_value
@@ -23,7 +23,6 @@ from grading.session import Session, WarmParent
 SECRET = b"preflight"  # fixed, so that the same checks pass or fail everywhere
 ATTEMPTS = ("first", "second", "third", "fourth", "fifth")  # inputs are drawn anew for each
 ODD_VALUES = (None, "text", float("nan"), 0, True, [], {}, np.zeros((2, 3)))
-ZOO = Path(__file__).parent / "zoo"
 # Of the zoo, what can be said to any question; the tests run all of it.
 HOSTILE = ("returns_its_input", "returns_constants", "equal_to_everything", "mutates_its_inputs",
            "answers_by_the_count", "odd_numbers", "wrong_types", "patched_numpy", "looks_at_frames",

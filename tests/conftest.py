@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-from functools import cache
 
 import pytest
 import torch
@@ -66,14 +65,19 @@ def backend(request):
         yield request.param
 
 
-@pytest.fixture(scope="module")
-def alembic_is_asked_once():
-    """nbgrader starts a process for each new gradebook to learn its schema's version; once is enough here."""
-    import nbgrader.api
+@pytest.fixture(scope="session")
+def demonstration(tmp_path_factory):
+    """A tiny course with its demonstration class, graded once; tests leave it as it is."""
+    from test_grading_tiny import EXPOSED, tiny_course
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
-        yield
+    from grading.demonstration import build_class
+    from grading.record import grade
+    from grading.session import WarmParent
+
+    course = tiny_course(tmp_path_factory.mktemp("course"))
+    folder = build_class(course, [course.lab("01")], lambda line: None)
+    with WarmParent(exposed=EXPOSED) as parent:
+        return course, folder, grade(course, folder, parent, lambda line: None)
 
 
 def missing(what: str) -> None:

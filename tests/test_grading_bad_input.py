@@ -19,7 +19,6 @@ from grading.ingest import LARGEST_NOTEBOOK
 from grading.record import grade
 from grading.session import WarmParent
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 ROW = "ann,01,2026-01-01T00:00\n"
 
 

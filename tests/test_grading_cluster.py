@@ -18,10 +18,7 @@ from grading.demonstration import build_class, hand_in
 from grading.record import grade
 from grading.session import WarmParent
 
-pytestmark = [
-    pytest.mark.usefixtures("alembic_is_asked_once"),
-    pytest.mark.skipif(sys.platform != "linux", reason="jobs are for Linux"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are for Linux")
 SLOW = "import time\ntime.sleep(1)\n"
 
 

@@ -36,9 +36,6 @@ DUE = "2026-10-01 11:00:00 UTC"
 LABS = ["lab00_journey", "lab01_neuron", "lab01_neuron_b"]
 
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
-
-
 @pytest.fixture(scope="module")
 def parent():
     with WarmParent(exposed=EXPOSED) as parent:

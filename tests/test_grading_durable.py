@@ -10,20 +10,20 @@ import shutil
 import signal
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from test_grading_panel import alive, course, family, files, state  # noqa: F401  (a fixture)
-from test_grading_record import demonstration, hand, parent, results, silent  # noqa: F401  (fixtures)
+from test_grading_record import hand, parent, results, silent  # noqa: F401  (fixtures)
 from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading import gradebook, record
 from grading.cli import main
+from grading.course import CourseError, alone
 from grading.judge import Judge
 from grading.record import grade
 from grading.session import WarmParent
-
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 
 
 def command(course, folder, capsys):  # noqa: F811
@@ -158,10 +158,17 @@ def kill_at(course, folder, phase, nth, delay):  # noqa: F811
             os.killpg(run.pid, signal.SIGKILL)
     run.join()
     deadline = time.monotonic() + 10
-    while alive(pids) and time.monotonic() < deadline:
+    while (alive(pids) or not is_free(course)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert alive(pids) == []
+    assert alive(pids) == [] and is_free(course)
     return seen == nth
+
+
+def is_free(course):  # noqa: F811
+    """Whether no process of a run is left; one that was forked in its last moment holds the course's lock too."""
+    with suppress(CourseError), alone(course.work):
+        return True
+    return False
 
 
 def everything(course):  # noqa: F811

@@ -22,9 +22,6 @@ TITLES = {"double": "Twice a number", "total": "The sum of a folder", "answer-se
 FULL = dict(QUESTIONS)
 
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
-
-
 def give(course, student, points, **more):
     """Write a student's result: points by question, None where a person decides; `more` by question id."""
     questions = []

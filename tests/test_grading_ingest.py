@@ -150,7 +150,7 @@ def test_odd_characters_in_names_and_cells_can_be_written(lab, tmp_path, noteboo
     with open(os.fsencode(tmp_path) + b"/a\xff\x1b[2J.ipynb", "w") as file:
         file.write(json.dumps(notebook))
     submission = ingest(lab, "ada", tmp_path)
-    assert submission.to_notebook().encode() and submission.flags[0].encode().isascii() is False
+    assert submission.to_notebook().encode() and "a??[2J.ipynb" in submission.flags[0]
     assert submission.flags[0].isprintable() and submission.source("double") == "x = '?'"
 
 

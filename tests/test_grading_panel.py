@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbgrader.converters import Autograde
-from test_grading_record import book, demonstration, hand, parent, silent  # noqa: F401  (fixtures)
+from test_grading_record import book, hand, parent, silent  # noqa: F401  (fixtures)
 from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading.course import CourseError, write_whole
@@ -24,12 +24,11 @@ from grading.lateness import LatePenalty, save_policy
 from grading.panel import Panel
 from grading.record import grade
 from grading.session import WarmParent
-
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
+from grading.walls import Limits
 
 
 @pytest.fixture
-def course(tmp_path, demonstration):  # noqa: F811
+def course(tmp_path, demonstration):
     """A fresh tiny course with the same secret, whose checks have already proven themselves."""
     course = tiny_course(tmp_path / "course")
     shutil.copytree(demonstration[0].work / "proven", course.work / "proven")
@@ -49,7 +48,7 @@ def whereabouts(judge, work, student, folder):
     return os.getpid()
 
 
-def test_one_judge_and_two_write_the_same_bytes(course, demonstration):  # noqa: F811
+def test_one_judge_and_two_write_the_same_bytes(course, demonstration):
     folder = build_class(course, [course.lab("01")], silent)
     with WarmParent(exposed=EXPOSED) as parent:  # noqa: F811
         graded = grade(course, folder, parent, silent, n_judges=2)
@@ -74,7 +73,7 @@ def test_a_submission_that_hangs_does_not_hold_up_the_others(course):
     for n in range(4):
         folder = hand(course, f"bob{n}")
     said = []
-    with WarmParent(exposed=EXPOSED) as parent:  # noqa: F811
+    with WarmParent(Limits(cell_seconds=4), exposed=EXPOSED) as parent:  # noqa: F811
         graded = grade(course, folder, parent, said.append, n_judges=2)
     assert [line.split()[1] for line in said if " of 100" in line][-1] == "ada"
     points = {result["student"]: result["points"] for result in graded.results}
@@ -119,7 +118,7 @@ def state(course):
     return rows, read
 
 
-def test_taking_in_gives_what_nbgraders_autograde_gives(course, demonstration):  # noqa: F811
+def test_taking_in_gives_what_nbgraders_autograde_gives(course, demonstration):
     """The same rows in the gradebook and the same files for the formgrader, late penalties included."""
     shutil.copytree(demonstration[0].work / "rebuilt", course.work / "rebuilt")
     shutil.copytree(demonstration[0].work / "results", course.work / "results")
@@ -154,6 +153,7 @@ from pathlib import Path
 from grading.course import Course
 from grading.record import grade
 from grading.session import WarmParent
+from grading.walls import Limits
 with WarmParent(exposed={exposed}) as parent:
     grade(Course(Path(sys.argv[1])), Path(sys.argv[2]), parent, lambda line: print(line, flush=True), n_judges=2)
 """

@@ -15,7 +15,7 @@ from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
-from grading.demonstration import STUDENTS, build_class, hand_in
+from grading.demonstration import STUDENTS, hand_in
 from grading.gradebook import marks_by_hand, open_gradebook, quiet_nbgrader, release_labs, settings
 from grading.judge import Judge
 from grading.record import find_submissions, grade
@@ -28,21 +28,10 @@ def silent(line):
     """Where a run tells its progress to nobody."""
 
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
-
-
 @pytest.fixture(scope="module")
 def parent():
     with WarmParent(exposed=EXPOSED) as parent:
         yield parent
-
-
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory, parent):
-    """The tiny course with its demonstration class, graded once."""
-    course = tiny_course(tmp_path_factory.mktemp("course"))
-    folder = build_class(course, [course.lab("01")], silent)
-    return course, folder, grade(course, folder, parent, silent)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from test_grading_record import book, course, demonstration, hand, parent, results, silent  # noqa: F401  (fixtures)
+from test_grading_record import book, course, hand, parent, results, silent  # noqa: F401  (fixtures)
 from test_grading_tiny import CHECKS, LAB
 
 from grading.course import Course
@@ -14,7 +14,11 @@ from grading.keys import question_sources
 from grading.record import grade
 from grading.regrade import merge
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
+
+@pytest.fixture(autouse=True)
+def proven(monkeypatch):
+    """The changed checks stand as proven: how they prove themselves is tried elsewhere."""
+    monkeypatch.setattr("grading.record.first_fault", lambda *given: "")
 
 
 def change(course, old, new):  # noqa: F811
@@ -122,6 +126,31 @@ def test_a_mark_that_would_fall_is_kept_with_a_note_and_new_work_is_judged_alone
     hand(course, "ada", answer_seven="answer_seven = 9", double="def double(x):\n    return x + x")
     graded = grade(course, folder, parent, silent)
     assert grades(graded) == {"ada": 70} and graded.regraded == []
+
+
+def test_a_changed_check_is_no_new_attempt_on_the_ladder_of_hints(course, parent):  # noqa: F811
+    folder = hand(course, "ada", answer_seven="answer_seven = 9")
+    rung = lambda result: {q["id"]: (q["tried"], q["hints"]) for q in result["questions"]}  # noqa: E731
+    before = rung(results(grade(course, folder, parent, silent))["ada"])
+    assert len(before["answer-seven"][0]) == len(before["answer-seven"][1]) == 1
+    change(course, STRICT, "expected=3 + 4,")
+    graded = grade(course, folder, parent, silent)
+    assert graded.n_judged == 1 and rung(results(graded)["ada"]) == before
+
+
+def test_a_null_byte_costs_its_own_cell(course, parent):  # noqa: F811
+    """Python cannot read such a cell, and neither can the judge, who looks for forbidden names in it."""
+    folder = hand(course, "ada", double="def double(x):\n    return 2 * x  # \0")
+    questions = results(grade(course, folder, parent, silent))["ada"]["questions"]
+    points = {question["id"]: question["points"] for question in questions}
+    assert points == {"double": 0, "total": 20, "answer-seven": 20, "counter": 20, "why": None}
+
+
+def test_a_lab_is_proven_again_when_a_hostile_piece_is_changed(course, monkeypatch, tmp_path):  # noqa: F811
+    lab, proven, judged = course.lab("01"), course.lab("01").key, course.lab("01").checks_key
+    monkeypatch.setattr("grading.course.ZOO", tmp_path)
+    (tmp_path / "returns_constants.py").write_text("def double(x):\n    return 8\n")
+    assert lab.key != proven and course.lab("01").checks_key == judged
 
 
 def test_marks_by_hand_survive_a_regrade_and_wait_for_nobody(course, parent):  # noqa: F811

@@ -19,9 +19,6 @@ from grading.session import WarmParent
 COURSE = Course(Path(__file__).resolve().parents[1])
 
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
-
-
 @pytest.fixture(scope="module")
 def proven(tmp_path_factory):
     """A tiny course whose checks have proven themselves."""

@@ -24,7 +24,6 @@ from grading.ladder import climb
 from grading.record import grade
 from grading.session import WarmParent
 
-pytestmark = pytest.mark.usefixtures("alembic_is_asked_once")
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNGS = re.findall(r"</summary>\n\n(.*?)\n\n</details>", HINTS)
 
