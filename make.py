@@ -95,7 +95,7 @@ def test() -> None:
 
 
 def bench() -> None:
-    for name in ("journey_seeds", "training", "generation", "tokenizer", "loader"):
+    for name in ("journey_seeds", "training", "generation", "tokenizer", "loader", "grading_speed"):
         run("python", f"bench/{name}.py")
 
 

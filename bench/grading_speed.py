@@ -1,12 +1,13 @@
 """How fast a class is graded: this judge, plain nbgrader and otter-grader on the same submissions and two cores.
 
-    python bench/grading_speed.py                         60 submissions, 3 rounds, then 1,000 by this judge alone
-    python bench/grading_speed.py --submissions 6 --rounds 1 --many 0        a trial
+    python bench/grading_speed.py                         3 rounds, then 1,000 submissions by this judge alone
+    python bench/grading_speed.py --submissions 6 --peers 3 --rounds 1 --many 0        a trial
 
-Writes bench/grading_speed.json. Every tool gets the same lab, the same files, and tests that draw and compare the same
-cases: nbgrader and otter-grader as hidden tests in the student's process, this judge from outside its sandbox. For this
-judge the whole command is timed, with gradebook and feedback pages. otter-grader is installed into bench/.cache the
-first time. The rounds are interleaved.
+Writes bench/grading_speed.json. In each round all three tools grade the same 20 submissions, and this judge all 60
+besides; that the other two need three times as long for 60 is assumed, and called so there. Every tool gets the same
+lab, the same files, and tests that draw and compare the same cases: nbgrader and otter-grader as hidden tests in the
+student's process, this judge from outside its sandbox. For this judge the whole command is timed, with gradebook and
+feedback pages. otter-grader is installed into bench/.cache the first time. The rounds are interleaved.
 """
 
 import argparse
@@ -93,6 +94,7 @@ def judge(name, names):
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--submissions", type=int, default=60)
+    options.add_argument("--peers", type=int, default=20, help="how many of them the other two tools grade, too")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--many", type=int, default=1000, help="how many this judge grades alone; 0 leaves it out")
     options.add_argument("--labs", nargs="+", choices=list(LABS), default=list(LABS))
@@ -101,7 +103,8 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     make_otter()
     result = {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]),
-              "machine": machine(), "versions": versions(), "submissions": given.submissions, "labs": {}}
+              "machine": machine(), "versions": versions(), "submissions": given.submissions,
+              "submissions_of_peers": given.peers, "labs": {}}
     for name in given.labs:
         with tempfile.TemporaryDirectory(prefix="bench-") as place:
             result["labs"][name] = measure(LABS[name](Path(place) / "course"), Path(place), given)
@@ -134,17 +137,19 @@ def measure(course: Course, place: Path, given: argparse.Namespace) -> dict:
     """Seconds of each tool by round, what this judge's time is made of, and the run with many submissions."""
     gradebook.release_labs(course)
     (name,) = course.lab_names
-    folder = hand_out(course, given.submissions)
+    folder, few = hand_out(course, given.submissions), hand_out(course, given.peers)
     proof = prove(course)
     (place / "cases.py").write_text(CASES)
     os.environ["PYTHONPATH"], os.environ["BENCH_CHECKS"] = str(place), str(course.lab(name).checks_path)
-    tools = {"this judge": lambda: run_judge(course, folder), "nbgrader": prepare_nbgrader(course, place),
-             "otter-grader": prepare_otter(course, place)}
+    tools = {"this judge, all": lambda: run_judge(course, folder), "this judge": lambda: run_judge(course, few),
+             "nbgrader": prepare_nbgrader(course, place, few), "otter-grader": prepare_otter(course, place, few)}
     rounds = [{tool: run() for tool, run in tools.items()} for _ in range(given.rounds)]
     seconds = {tool: summary([one[tool] for one in rounds]) for tool in tools}
+    peers, scale = ("nbgrader", "otter-grader"), given.submissions / given.peers
     found = {"lab": name, "seconds": seconds, "preflight_seconds": proof, "rounds": rounds,
-             "times_faster_than": {tool: seconds[tool]["median"] / seconds["this judge"]["median"]
-                                   for tool in tools if tool != "this judge"},
+             "times_faster_on_the_same": {p: seconds[p]["median"] / seconds["this judge"]["median"] for p in peers},
+             "times_faster_on_all_if_peers_scale": {
+                 p: scale * seconds[p]["median"] / seconds["this judge, all"]["median"] for p in peers},
              "made_of": made_of(course, folder)}
     if given.many:
         found["many"] = run_many(course, given.many)
@@ -198,7 +203,7 @@ def timed(command: list[str], where: Path) -> float:
     return time.perf_counter() - started
 
 
-def prepare_nbgrader(course: Course, place: Path) -> Callable[[], float]:
+def prepare_nbgrader(course: Course, place: Path, folder: Path) -> Callable[[], float]:
     """A course of plain nbgrader with the same lab; what runs its autograde."""
     (name,) = course.lab_names
     root = place / "nbgrader"
@@ -216,12 +221,11 @@ def prepare_nbgrader(course: Course, place: Path) -> Callable[[], float]:
         shutil.rmtree(root / "autograded", ignore_errors=True)
         return timed(["nbgrader", "autograde", name], root)
 
-    (folder,) = course.work.glob("submitted-*")
     shutil.copytree(folder, root / "submitted")
     return run
 
 
-def prepare_otter(course: Course, place: Path) -> Callable[[], float]:
+def prepare_otter(course: Course, place: Path, folder: Path) -> Callable[[], float]:
     """An autograder of otter-grader with the same tests; what runs it, two submissions at a time."""
     (name,) = course.lab_names
     archive, out = place / "autograder.zip", place / "otter"
@@ -233,7 +237,6 @@ def prepare_otter(course: Course, place: Path) -> Callable[[], float]:
                 suite = {"cases": [{"code": code, "hidden": False}], "scored": True, "type": "doctest"}
                 test = {"name": question.id, "points": question.points, "suites": [suite]}
                 made.writestr(f"tests/{question.id.replace('-', '_')}.py", f"OK_FORMAT = True\ntest = {test!r}\n")
-    (folder,) = course.work.glob("submitted-*")
     python = OTTER_HOME / "bin" / "python"
 
     def one(path: Path) -> None:
@@ -269,8 +272,9 @@ def made_of(course: Course, folder: Path) -> dict[str, float]:
     """Seconds of one judge by what they were spent on; a step's own time, without the steps inside it."""
     steps = {"boot": (WarmParent, "_start"), "fork and end": (WarmParent, "worker"), "cells": (Session, "run"),
              "values": (Session, "_ask_one"), "checks": (Judge, "judge"), "known wrong answers": (Judge, "_recognize"),
-             "rebuild and write": (record, "record"), "take-in": (record, "take_in"),
-             "feedback": (record, "write_pages"), "grades.csv": (record, "write_grades")}
+             "rebuild and write": (record, "record"), "introduction": (record, "introduce"),
+             "take-in": (record, "take_in"), "feedback": (record, "write_pages"),
+             "grades.csv": (record, "write_grades")}
     spent, running, originals = dict.fromkeys([*steps, "rest"], 0.0), ["rest"], {}
     clock = [time.perf_counter()]
 
@@ -366,8 +370,9 @@ def show(name: str, found: dict) -> None:
     for tool, figures in found["seconds"].items():
         spread = f"{figures['lowest']:.1f} to {figures['highest']:.1f}"
         print(f"{name:6} {tool:13} median {figures['median']:8.1f} s   {spread}")
-    for tool, times in found["times_faster_than"].items():
-        print(f"{name:6} this judge is {times:.1f} times as fast as {tool}")
+    for tool, times in found["times_faster_on_the_same"].items():
+        more = found["times_faster_on_all_if_peers_scale"][tool]
+        print(f"{name:6} this judge is {times:.1f} times as fast as {tool}, on all {more:.1f} times")
     for part, seconds in found["made_of"].items():
         print(f"{name:6} {part:24} {seconds:8.2f}")
     if "many" in found:
