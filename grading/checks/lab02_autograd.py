@@ -45,12 +45,14 @@ def renamed(rng, graph, last):
 CHAIN = {"x": [], "h": ["x"], "z": ["h"], "L": ["z"]}
 TWICE = {"w": [], "x": [], "e": ["w", "x"], "L": ["e", "e"]}
 EARLY_AND_LATE = {"w": [], "h": ["w"], "s": ["h"], "t": ["s"], "L": ["t", "h"]}
+LATE_AND_EARLY = EARLY_AND_LATE | {"L": ["h", "t"]}
 BESIDE = {"w": [], "b": [], "z": ["w", "b"], "L": ["z"], "u": ["z"], "v": ["u", "b"]}
 
 
 def order_cases(rng):
     graphs = (
         (EARLY_AND_LATE, "L", "a value that is used early and late"),
+        (LATE_AND_EARLY, "L", "the same with the parents in the other order"),
         (TWICE, "L", "a value that is used twice"),
         (BESIDE, "L", "a graph with values that the last one does not use"),
         (CHAIN, "L", "a chain"),
@@ -103,6 +105,20 @@ ORDER = Question(
     return found[::-1]""",
             "You collect level by level, from the last value down, and turn the list around. A value that is used "
             "early and late is met too soon, and then stands after a value that was computed from it.",
+        ),
+        Wrong(
+            "names-before-parents",
+            """def order(graph, last):
+    ordered = []
+    def visit(name):
+        if name not in ordered:
+            ordered.append(name)
+            for parent in graph[name]:
+                visit(parent)
+    visit(last)
+    return ordered[::-1]""",
+            "You add a name before you visit its parents, and turn the list around. That works on a chain, but a value "
+            "that is used early and late can end up after one that was computed from it. Add a name after its parents.",
         ),
         Wrong(
             "everything",
@@ -223,6 +239,18 @@ SLOPES = Question(
             "only the last one knows its slope at the beginning, so walk from the back.",
         ),
         Wrong(
+            "turns-the-list-around",
+            """def slopes_of_last(steps):
+    grads = [0.0] * len(steps)
+    grads[-1] = 1.0
+    for i, parents in enumerate(reversed(steps)):
+        for j, slope in parents:
+            grads[j] += slope * grads[i]
+    return grads""",
+            "You turn the list around and count it anew, so `i` is no longer the place of the value in `steps`. "
+            "Turn the places around: `reversed(range(len(steps)))`.",
+        ),
+        Wrong(
             "nothing-to-hand-on",
             """def slopes_of_last(steps):
     grads = [0.0] * len(steps)
@@ -338,6 +366,19 @@ DIVIDE = Question(
             "Measure it with a central difference.",
         ),
         Wrong(
+            "minus-p",
+            """def divide(p, q):
+    return Value(p.data / q.data, [(p, 1 / q.data), (q, -p.data)])""",
+            "The slope along the divisor has the right sign and lacks 1/q²: the slope of 1/q is -1/q², so that of p/q "
+            "is -p/q².",
+        ),
+        Wrong(
+            "twice-for-squared",
+            """def divide(p, q):
+    return Value(p.data / q.data, [(p, 1 / q.data), (q, -p.data / (2 * q.data))])""",
+            "You divide by 2q where q² belongs. At q = 2 the two are equal; q² is q times q.",
+        ),
+        Wrong(
             "like-a-product",
             """def divide(p, q):
     return Value(p.data / q.data, [(p, q.data), (q, p.data)])""",
@@ -370,7 +411,7 @@ DIVIDE = Question(
     ),
     hints=(
         "`__mul__` of the class `Value` in the first section: a number, and a pair (parent, slope) for each parent.",
-        "By how much does p / q move when p moves by 1? And the slope of 1/q, from the optional box of chapter 01?",
+        "By how much does p / q move when p moves by 1? Along q: p times 1/q, and the slope of 1/q is -1/q².",
         "`slope_p = 1 / q.data`",
     ),
 )
@@ -460,7 +501,7 @@ def mlp(X, W, b, v, c):
     ),
     hints=(
         "The three formulas for two switches, and `dead` in chapter 01: a table of pre-activations is `X @ W.T + b`.",
-        "First the table (B, F) of the hidden neurons, then the bend, then a dot product of every row with v.",
+        "First the table (B, F) of the hidden neurons, then the bend, `np.maximum`, then each row times v, added up.",
         "`z = X @ W.T + b`",
     ),
 )
@@ -492,6 +533,7 @@ def stop_cases(rng):
         Call("stop_at", curve(rng, [5, 3, 3.9, 3.6, 3.3, 3.15, 2.0]), 3, label="a return that never beats the best"),
         Call("stop_at", curve(rng, [5, 4, 3, 3.2, 3.4, 3.6, 2, 1]), 3, label="three rises in a row"),
         Call("stop_at", curve(rng, [5, 3, 4, 4.2, 1]), 2, label="a new best right after the patience has run out"),
+        Call("stop_at", curve(rng, [5, 4, 3, 3.3, 2.0]), 1, label="a patience of 1"),
         Call("stop_at", curve(rng, [5, 4, 3, 2]), 3, label="a curve that falls to the end"),
     ]
 
@@ -537,6 +579,21 @@ STOP = Question(
     return best""",
             "Your patience starts anew whenever the loss is lower than the time before. "
             "It is to start anew only when the loss is lower than the best so far.",
+        ),
+        Wrong(
+            "never-starts-anew",
+            """def stop_at(losses, patience):
+    best = bad = 0
+    for i in range(1, len(losses)):
+        if losses[i] < losses[best]:
+            best = i
+        else:
+            bad += 1
+        if bad == patience:
+            break
+    return best""",
+            "You count all measurements without a new best, from the first one on. "
+            "The patience is for a row of them: every new best starts it anew.",
         ),
         Wrong(
             "no-patience",
@@ -687,14 +744,14 @@ def gradient_cases(rng):
     ]
 
 
-def gradient_source(hidden="np.maximum(0, z)", d_answer="2 * (hidden @ v + c - y) / len(y)", d_z="", d_v=""):
+def gradient_source(hidden="np.maximum(0, z)", d_answer="2 * (hidden @ v + c - y) / len(y)", d_z="", d_v="", d_b=""):
     """An answer to question 8 with some lines exchanged."""
     return f"""def mlp_gradient(X, y, W, b, v, c):
     z = X @ W.T + b
     hidden = {hidden}
     d_answer = {d_answer}
     d_z = {d_z or "np.outer(d_answer, v) * (z > 0)"}
-    return d_z.T @ X, d_z.sum(axis=0), {d_v or "hidden.T @ d_answer"}, d_answer.sum()"""
+    return d_z.T @ X, {d_b or "d_z.sum(axis=0)"}, {d_v or "hidden.T @ d_answer"}, d_answer.sum()"""
 
 
 GRADIENT = Question(
@@ -720,6 +777,12 @@ GRADIENT = Question(
             "no-two",
             gradient_source(d_answer="(hidden @ v + c - y) / len(y)"),
             "Every slope is half of what it should be: the slope of a square has a factor of 2.",
+        ),
+        Wrong(
+            "divides-twice",
+            gradient_source(d_b="d_z.mean(axis=0)"),
+            "For the biases you take a mean over the examples, though the slopes that arrive are divided by their "
+            "number already. Add up.",
         ),
         Wrong(
             "forgets-the-last-weights",
@@ -766,9 +829,9 @@ GRADIENT = Question(
     ),
     forbidden=("torch", "Value", "minigpt.autograd"),
     hints=(
-        "Chapter 01's `gradient` for one neuron, and the two rules above Figure 1.",
+        "Chapter 01's `gradient` for one neuron, and the three steps above.",
         "Go back layer by layer: the slope for each answer (B,), then for each z (B, F), then for what made z.",
-        "`z = X @ W.T + b`",
+        "Of the way back, once you have `answers` as in exercise 4: `d = 2 * (answers - y) / len(y)`",
     ),
 )
 
@@ -800,8 +863,9 @@ RECORD = Question(
     part="record",
     teaches="autograd-record",
     written=True,
-    rubric="2 points for each of the five lines that is about something the learner did and holds a number of their "
-    "own: the failure, the measurement, the cause, the repair, the same measurement again.",
+    rubric="2 points for each of the five lines that is about something the learner did: the failure, the measurement "
+    "and the same measurement again with a number of their own, the cause with the rule or formula that predicts it, "
+    "the repair with the change.",
 )
 
 QUESTIONS = [ORDER, SLOPES, DIVIDE, MLP, STOP, PARAMETERS, PRICE, GRADIENT, DIAGNOSIS, RECORD]
