@@ -827,7 +827,7 @@ GRADIENT = Question(
     ]""",
         ),
     ),
-    forbidden=("torch", "Value", "minigpt.autograd"),
+    forbidden=("minigpt.autograd.Value", "torch.autograd.grad", "torch.Tensor.backward", ".backward"),
     hints=(
         "Chapter 01's `gradient` for one neuron, and the three steps above.",
         "Go back layer by layer: the slope for each answer (B,), then for each z (B, F), then for what made z.",
