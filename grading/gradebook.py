@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nbgrader.api
 from nbformat import NotebookNode, from_dict
-from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, SubmittedNotebook
+from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, Student, SubmittedNotebook
 from nbgrader.converters import BaseConverter, GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.dbutil import ALEMBIC_DIR
@@ -279,7 +279,7 @@ def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None
     """Take in one result; the notebook with its scores. `seen` is the attempt that the gradebook knows."""
     student, lab = result["student"], result["lab"]
     late = terms(course.work, student, lab)
-    book.update_or_create_student(student)
+    name_student(book.update_or_create_student(student))
     submission = book.update_or_create_submission(lab, student, **dates(course.work, student, lab))
     notebook = book.find_submission_notebook(lab, lab, student)
     rebuilt = course.work / "rebuilt" / student / lab / f"{lab}.ipynb"
@@ -294,6 +294,12 @@ def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None
         penalty = taken.late_submission_penalty(student, notebook.score, submission.total_seconds_late)
         notebook.late_submission_penalty = min(penalty, notebook.score)
     return content
+
+
+def name_student(student: Student) -> None:
+    """Who has no name goes by that of their folder; the formgrader would call them "None, None"."""
+    student.last_name = student.last_name or ("" if student.first_name else student.id)
+    student.first_name = student.first_name or ""
 
 
 def _save_scores(notebook: SubmittedNotebook, content: NotebookNode, is_same_work: bool) -> None:

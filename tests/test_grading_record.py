@@ -16,7 +16,7 @@ from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
 from grading.demonstration import STUDENTS, hand_in
-from grading.gradebook import marks_by_hand, open_gradebook, quiet_nbgrader, release_labs, settings
+from grading.gradebook import marks_by_hand, name_student, open_gradebook, quiet_nbgrader, release_labs, settings
 from grading.judge import Judge
 from grading.record import find_submissions, grade
 from grading.session import WarmParent
@@ -63,6 +63,20 @@ def everything_in(folder):
 
 def book(course):
     return Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class")
+
+
+def test_who_has_no_name_goes_by_that_of_the_folder_and_a_name_entered_by_hand_stays(course):
+    with quiet_nbgrader(), book(course) as gradebook:
+        gradebook.add_student("k-7", last_name="Kaya")
+        gradebook.add_student("l-8", first_name="Ann", last_name="Lee")
+    for _ in range(2):
+        with open_gradebook(course) as gradebook:
+            for student in ("amara", "k-7", "l-8"):
+                name_student(gradebook.update_or_create_student(student))
+            gradebook.db.commit()
+    with quiet_nbgrader(), book(course) as gradebook:
+        names = {student.id: (student.last_name, student.first_name) for student in gradebook.students}
+    assert names == {"amara": ("amara", ""), "k-7": ("Kaya", ""), "l-8": ("Lee", "Ann")}
 
 
 def test_every_kind_of_student_gets_what_they_deserve(demonstration):
