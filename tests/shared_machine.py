@@ -91,11 +91,15 @@ class Machine:
         return done.stdout + done.stderr
 
     @contextmanager
-    def running(self, account: str, command: str, log: str) -> Iterator[Path]:
-        """Run the command in the background; it and all that it started end with the block, or with the tests."""
-        words, path = self.words(account, f"{{ {command}; }} & cat"), self.folder / log
-        with path.open("w") as said, subprocess.Popen(words, stdin=subprocess.PIPE, stdout=said, stderr=said, cwd="/"):
-            yield path
+    def running(self, account: str, command: str, log: str) -> Iterator[tuple[subprocess.Popen, Path]]:
+        """Run the command in the background, with the file of what it says.
+
+        The process ends with the command; it and all that it started end with the block, or with the tests.
+        """
+        words, path = self.words(account, f"{{ {command}; kill $$; }} & cat"), self.folder / log
+        with path.open("w") as said, subprocess.Popen(words, stdin=subprocess.PIPE, stdout=said, stderr=said,
+                                                      cwd="/") as process:
+            yield process, path
 
     def check_out(self) -> None:
         """The instructor's own copy of the repository as it is here, with its environment."""
