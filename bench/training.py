@@ -47,7 +47,7 @@ SIZES = {"10m": {"vocab_size": 8192, "n_layers": 4, "d_model": 320, "n_heads": 5
 BATCH = {"10m": 8, "50m": 4, "tiny": 2}
 FAST = {"attention_pieces": 4}
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""Has torch put large tensors into pages of 2 MB: minigpt turns it on, whoever imports torch by itself has it off."""
+"""Has torch put large tensors into memory pages of 2 MB; off unless a contestant says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +72,12 @@ class Contestant:
 
 
 def race(with_peers: bool = True) -> list[Contestant]:
-    """minigpt and its peers, float32 and bf16, eager and compiled; the fastest peers again with minigpt's pages of
-    2 MB; and the bare matrix products."""
+    """minigpt and its peers, float32 and bf16, eager and compiled, and the bare matrix products."""
     engines = ("transformers", "litgpt", "minigpt") if with_peers else ("minigpt",)
     settings = [(precision, compiled) for precision in BANDS for compiled in (False, True)]
     runners = [Contestant(engine=engine, precision=precision, compile=compiled,
-                          model=FAST if engine == "minigpt" and precision == "bf16-mixed" else {})
+                          model=FAST if engine == "minigpt" and precision == "bf16-mixed" and compiled else {})
                for precision, compiled in settings for engine in engines]
-    runners += [Contestant(engine=engine, compile=True, environment={HUGE_PAGES: "1"}) for engine in engines[:-1]]
     return runners + [Contestant(engine="products", precision=precision) for precision in BANDS]
 
 
@@ -91,8 +89,8 @@ def rungs() -> list[Contestant]:
             Contestant(engine="minigpt", model={"attention_pieces": 2}),
             Contestant(engine="minigpt", model=FAST),
             Contestant(engine="minigpt", compile=True),
-            Contestant(engine="minigpt", compile=True, model=FAST, environment={HUGE_PAGES: "0"}),
             Contestant(engine="minigpt", compile=True, model=FAST),
+            Contestant(engine="minigpt", compile=True, model=FAST, environment={HUGE_PAGES: "1"}),
             Contestant(engine="minigpt", compile=True, model=FAST, train={"loss_chunk": 512}),
             Contestant(engine="products", precision="32-true"), Contestant(engine="products")]
 
@@ -170,12 +168,8 @@ class Process:
 
 
 def surroundings(contestant: Contestant, threads: int) -> dict[str, str]:
-    """The variables of a contestant's process; pages of 2 MB only where its own import would ask for them.
-
-    Importing minigpt asked for them here, and a process begins with the variables of the one that starts it.
-    """
-    by_itself = {HUGE_PAGES: "0" if contestant.engine in ("transformers", "litgpt") else "1"}
-    return os.environ | {"OMP_NUM_THREADS": str(threads)} | by_itself | contestant.environment
+    """The variables of a contestant's process."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads), HUGE_PAGES: "0"} | contestant.environment
 
 
 def measure(contestants: list[Contestant], config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,5 @@
 import dataclasses
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -93,13 +90,3 @@ def test_any_split_of_the_cache_keeps_documents_apart(model, ids, cuts):
     pieces = [model(piece, cache, marks)
               for piece, marks in zip(ids.split(cuts, dim=1), documents.split(cuts, dim=1), strict=True)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids, documents=documents), atol=1e-5, rtol=1e-5)
-
-
-def test_large_tensors_come_in_large_pages_where_the_system_has_them():
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if not setting.exists() or "[never]" in setting.read_text():
-        pytest.skip("this system hands out small pages only")
-    count = ("import minigpt, resource, torch; before = resource.getrusage(0).ru_minflt; torch.ones(2**24); "
-             "print(resource.getrusage(0).ru_minflt - before)")
-    faults = subprocess.run([sys.executable, "-c", count], check=True, capture_output=True, text=True).stdout
-    assert int(faults) < 4096  # pages of 4 kB would be 16,384 faults
