@@ -26,12 +26,24 @@ def main() -> None:
     options.add_argument("chapters", nargs="*", help="their numbers; all that have a rung if none is named")
     options.add_argument("--seeds", type=int, default=10, help="how many seeds, from 0 on")
     given = options.parse_args()
-    result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    chapters = json.loads(RESULT.read_text(encoding="utf-8"))["chapters"] if RESULT.exists() else {}
     for chapter in given.chapters or with_a_rung():
-        result[chapter] = measure(chapter, given.seeds)
-        write_text(RESULT, json.dumps(result, indent=2, sort_keys=True) + "\n")
-        for name, figures in result[chapter]["rungs"].items():
+        chapters[chapter] = measure(chapter, given.seeds)
+        write_text(RESULT, json.dumps(page(chapters), indent=2) + "\n")
+        for name, figures in chapters[chapter]["rungs"].items():
             print(f"{chapter}  {name:<24} {figures['mean']:.3f} ± {figures['standard_deviation']:.3f} bits per byte")
+
+
+def page(chapters: dict[str, dict]) -> dict:
+    """What bench/ladder.json holds: each chapter's figures, and all of them as a table for the book."""
+    rows = [[chapter, name, f"{rung['mean']:.3f}", f"{rung['standard_deviation']:.3f}", len(rung["values"])]
+            for chapter, figures in sorted(chapters.items()) for name, rung in figures["rungs"].items()]
+    caption = "Bits per byte of the validation text. Counting needs no seed, so its spread is 0."
+    columns = ["chapter", "model", "mean", "standard deviation", "seeds"]
+    return {"title": "The ladder of Part I", "date": max(figures["date"] for figures in chapters.values()),
+            "command": "python bench/ladder.py", "machine": machine(),
+            "tables": [{"caption": caption, "columns": columns, "rows": rows}],
+            "chapters": dict(sorted(chapters.items()))}
 
 
 def rung_cells(chapter: str) -> str:

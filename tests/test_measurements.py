@@ -83,3 +83,11 @@ def test_the_page_shows_every_cell_of_every_table_and_names_what_is_not_measured
     assert "| a | 1.5 |\n| b | 2 to 3 |" in text and "python bench/speed.py" in text and "2030-01-02" in text
     assert re.search(r"Not measured yet\n\n- `python bench/later.py`", text)
     assert (tmp_path / "made" / "speed-0.svg").stat().st_size > 1000
+
+
+def test_every_measurement_of_the_repository_has_its_place_on_the_page(tmp_path, monkeypatch):
+    page = module(HERE / "book" / "measurements.py", monkeypatch)
+    page.write_measurements(tmp_path)
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    for path in (HERE / "bench").glob("*.json"):
+        assert f"## {json.loads(path.read_text(encoding='utf-8'))['title']}" in text
