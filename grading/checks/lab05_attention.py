@@ -138,6 +138,16 @@ WEIGHTS = Question(
             "Your columns add up to 1. Each token shares out its own attention, so each row does.",
         ),
         Wrong(
+            "keys-ask",
+            weights_source().replace("queries @ keys.T", "keys @ queries.T"),
+            "Your keys ask and your queries are asked. Row t of the scores belongs to the query of token t.",
+        ),
+        Wrong(
+            "scale-of-four",
+            weights_source(scale=" / 2"),
+            "You divide by 2, and that is right for K = 4 alone. Take K from the shape of the keys.",
+        ),
+        Wrong(
             "does-not-see-itself",
             weights_source(mask="np.tri(T, k=-1, dtype=bool) | (np.arange(T * T).reshape(T, T) == 0)"),
             "Your tokens do not see themselves. Row t sees tokens 0 to t, and t is one of them.",
@@ -436,6 +446,8 @@ def attention(x):
         sees[early, late] = True
     if kind == "running mean":
         return np.cumsum(x, axis=0) / np.arange(1, T + 1)[:, None]
+    if kind == "falling":
+        return np.tile(-x.mean(axis=0), (T, 1))
     if kind == "denominator":
         return weights_of(x, np.ones((T, T), dtype=bool)) * sees @ x
     return weights_of(x, sees) @ x
@@ -451,6 +463,7 @@ KINDS = {
     "turned": "a mask turned around",
     "one too far": "a mask that reaches one token too far",
     "denominator": "a mask after the softmax",
+    "falling": "answers that go down when any token goes up",
     "one pair": "a single token that sees a single later one",
 }
 
@@ -517,6 +530,11 @@ LEAKS = Question(
             "watches-all-answers",
             leaks_source(moved="np.abs(attention(changed) - answers).max() > 1e-6"),
             "You watch all answers. A token may move its own answer and later ones; only those before it must stay.",
+        ),
+        Wrong(
+            "only-upward",
+            leaks_source(moved="(attention(changed)[:t] - answers[:t]).max() > 1e-6"),
+            "You look for answers that go up. One that goes down has moved as well: compare sizes, with np.abs.",
         ),
         Wrong(
             "to-the-last-digit",
