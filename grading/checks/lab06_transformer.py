@@ -73,6 +73,11 @@ NORMS = Question(
             "You add eps outside of the root. It belongs inside, to the mean square; with a small eps nobody sees it.",
         ),
         Wrong(
+            "std-plus-eps",
+            norms_source(layer="gain * c / (x.std(axis={}, keepdims=True) + eps) + bias"),
+            "Your layer_norm adds eps to the root, your rms_norm to the mean square. Both add it inside the root.",
+        ),
+        Wrong(
             "unbiased-variance",
             norms_source(layer="gain * c / np.sqrt(x.var(axis={}, keepdims=True, ddof=1) + eps) + bias"),
             "Your variance divides by D - 1. LayerNorm takes the plain mean of the squares and divides by D; "
@@ -676,7 +681,7 @@ WIDTH = Question(
     teaches="transformer-count",
     cases=lambda rng: [Read("answer_billions")],
     expected=96 * 12 * 2048**2 / 1e9,
-    accepts=close(5e-3),
+    accepts=close(1e-2),
     wrong=(
         Wrong(
             "no-attention",
@@ -888,8 +893,7 @@ RANKING = Question(
     teaches="transformer-ladder",
     written=True,
     hints=(
-        "The table of the block without its parts, the spread over seeds, and the list of what differs between the "
-        "families.",
+        "The figure of what is taken away, the spread over seeds, and the list of what differs between the families.",
         "Which other things differ between the two rows, and how far apart would two seeds of one row be?",
         '"Between the two rows more than the design differs: ..."',
     ),
