@@ -175,6 +175,13 @@ SMOOTH = Question(
             "You add k to the sum of a row once. Every one of its V columns got k, so the sum grows by k V.",
         ),
         Wrong(
+            "sums-as-a-row",
+            """def smooth(counts, k):
+    return (counts + k) / (counts.sum(axis=1) + k * counts.shape[1])""",
+            "You divide each column by the sum of a row: numpy lays the V sums along the columns. With keepdims=True "
+            "they are a column, one for each row.",
+        ),
+        Wrong(
             "columns",
             """def smooth(counts, k):
     return (counts + k) / (counts.sum(axis=0, keepdims=True) + k * counts.shape[0])""",
@@ -272,6 +279,22 @@ def bits_per_byte(table, ids, lengths):
 def bits_per_byte(table, ids, lengths):
     return np.sum(-np.log2(table[ids[:-1], ids[1:]])) / np.sum(lengths[ids])""",
             "You divide by the bytes of all tokens. The first one is given, not predicted, so its bytes do not count.",
+        ),
+        Wrong(
+            "bytes-of-the-token-before",
+            """import numpy as np
+
+def bits_per_byte(table, ids, lengths):
+    return np.sum(-np.log2(table[ids[:-1], ids[1:]])) / np.sum(lengths[ids[:-1]])""",
+            "You divide by the bytes of the tokens before. The bits were paid for those that come after them, ids[1:].",
+        ),
+        Wrong(
+            "second-before-first",
+            """import numpy as np
+
+def bits_per_byte(table, ids, lengths):
+    return np.sum(-np.log2(table[ids[1:], ids[:-1]])) / np.sum(lengths[ids[1:]])""",
+            "Rows and columns are exchanged: you look up the first token, given the second. The row is the first.",
         ),
         Wrong(
             "mean-of-ratios",
@@ -429,11 +452,14 @@ def cut_of(rng, V):
 
 def top_p_cases(rng):
     certain = np.array([0.02, 0.9, 0.05, 0.03])
+    exact = np.array([0.0625, 0.5, 0.1875, 0.25])  # powers of 2 and their sums: no rounding
+    short = rng.permutation([0.4, 0.3, 0.2, 0.1])  # from the likeliest down: 0.9999999999999999
     return [
         Call("top_p", *cut_of(rng, 6), label="six tokens"),
         Call("top_p", *cut_of(rng, 9), label="nine tokens"),
         Call("top_p", certain, 0.5, label="one token that has more than p alone"),
-        Call("top_p", row_of(rng, 4), 1.0, label="p = 1"),
+        Call("top_p", exact, 0.75, label="two tokens that have exactly p"),
+        Call("top_p", short, 1.0, label="p = 1"),
     ]
 
 
@@ -460,6 +486,31 @@ def top_p(row, p):
     return kept / kept.sum()""",
             "You stop before p is reached. The token with which the sum reaches p is kept, too: "
             "together they have at least p.",
+        ),
+        Wrong(
+            "one-too-many",
+            """import numpy as np
+
+def top_p(row, p):
+    order = np.argsort(row)[::-1]
+    inside = order[np.cumsum(row[order]) - row[order] <= p]
+    kept = np.zeros_like(row)
+    kept[inside] = row[inside]
+    return kept / kept.sum()""",
+            "Where the likeliest have exactly p you keep one more. At least p is enough: stop once it is reached.",
+        ),
+        Wrong(
+            "never-reached",
+            """import numpy as np
+
+def top_p(row, p):
+    order = np.argsort(row)[::-1]
+    n = np.argmax(np.cumsum(row[order]) >= p) + 1
+    kept = np.zeros_like(row)
+    kept[order[:n]] = row[order[:n]]
+    return kept / kept.sum()""",
+            "At p = 1 you keep a single token: rounding leaves the sum at 0.9999999999999999, p is never reached, and "
+            "argmax of nothing but False is 0. Ask what those before a token have: less than p keeps it.",
         ),
         Wrong(
             "above-a-bar",
