@@ -87,6 +87,11 @@ PAIR = Question(
             "You count each kind of piece once. A piece that occurs five times counts five times.",
         ),
         Wrong(
+            "overwrites",
+            pair_source().replace("+= times", "= times"),
+            "You keep only the last count of a pair. It may stand in several pieces, and twice in one: add them up.",
+        ),
+        Wrong(
             "crosses-the-border",
             """from collections import Counter
 
@@ -211,6 +216,17 @@ MERGE = Question(
         i += 2 if here else 1
     return merged""",
             "The last token is lost when it is part of no pair: your loop ends one place too early.",
+        ),
+        Wrong(
+            "keeps-the-last",
+            """def merge(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens) - 1:
+        here = tuple(tokens[i:i + 2]) == tuple(pair)
+        merged.append(pair[0] + pair[1] if here else tokens[i])
+        i += 2 if here else 1
+    return [*merged, tokens[-1]]""",
+            "You add the last token in every case. When the pair stands at the end, a merge has used it up already.",
         ),
         Wrong(
             "looks-at-the-letters",
@@ -546,6 +562,7 @@ def text_cases(rng):
         Call("text_of", singles, table, label="characters of several bytes, one id a byte"),
         Call("text_of", [257, 258], table, label="a character that is cut between two tokens"),
         Call("text_of", [*singles, 259], table, label="a character that is broken off at the end"),
+        Call("text_of", [259, *singles[:4]], table, label="a broken character, and text behind it"),
         Call("text_of", [*singles[:4], 0, *singles[:2]], table, label="the end of a text in the middle"),
         Call("text_of", [], table, label="no ids at all"),
     ]
@@ -572,6 +589,16 @@ TEXT = Question(
             """def text_of(ids, table):
     return b"".join(table[id] for id in ids).decode("utf-8", errors="ignore")""",
             "Broken bytes vanish in your text. A reader has to see that something is missing: U+FFFD says so.",
+        ),
+        Wrong(
+            "ends-at-the-break",
+            """def text_of(ids, table):
+    data = b"".join(table[id] for id in ids)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as broken:
+        return data[:broken.start].decode() + "\\ufffd\"""",
+            "Your text ends at the first broken byte. What comes behind it is text: `errors=\"replace\"` goes on.",
         ),
         Wrong(
             "a-character-a-byte",
@@ -867,6 +894,19 @@ STREAM = Question(
     return shown""",
             "When a token ends in the middle of a character you hold back all of it. "
             "What is complete before that can be shown at once.",
+        ),
+        Wrong(
+            "characters-for-bytes",
+            """def stream(tokens):
+    shown, waiting = [], b""
+    for token in tokens:
+        waiting += token
+        text = waiting.decode("utf-8", errors="ignore")
+        shown.append(text)
+        waiting = waiting[len(text):]
+    return shown""",
+            "You cut as many bytes off what waits as you have shown characters. "
+            "A character may have four bytes: count bytes.",
         ),
         Wrong(
             "everything-so-far",
