@@ -305,11 +305,21 @@ def merge(tokens, pair):
 """What questions 3 and 4 build on: right ones, whatever the answers to questions 1 and 2 were."""
 
 
+def on_parts(name, arguments):
+    """Code that calls the student's function where `best_pair` and `merge` are those of `PARTS`."""
+    return f"""{PARTS}
+from types import FunctionType
+
+{name} = FunctionType({name}.__code__, globals(), "{name}", {name}.__defaults__, {name}.__closure__)
+answer = {name}({arguments})
+"""
+
+
 def train_cases(rng):
     def case(n_merges, label, *lines):
         pieces = pieces_from(rng, *lines)
         inputs = {"pieces": pieces, "n_merges": n_merges}
-        return Probe(PARTS + "\nanswer = train(pieces, n_merges)", inputs, label=label)
+        return Probe(on_parts("train", "pieces, n_merges"), inputs, label=label)
 
     return [
         case(3, "three merges that build on each other", ("b a n a n a", 1), ("b a n d a n a", 1)),
@@ -439,7 +449,7 @@ def encode_cases(rng):
         fresh = {text: bytes("".join(names[c] for c in text), "ascii") for pair in merges for text in pair.split()}
         pairs = [tuple(fresh[text] for text in pair.split()) for pair in merges]
         inputs = {"data": bytes("".join(names[c] for c in data), "ascii"), "merges": pairs}
-        return Probe(PARTS + "\nanswer = encode(data, merges)", inputs, label=label)
+        return Probe(on_parts("encode", "data, merges"), inputs, label=label)
 
     fruit = ("a n", "b an", "an a")
     noise = {"data": rng.bytes(12), "merges": [(b"a", b"n"), (b"b", b"an")]}
@@ -448,7 +458,7 @@ def encode_cases(rng):
         case("a long token that no left-to-right walk finds", "abc", "b c", "a bc", "a b"),
         case("two tokens that want the same letter", "abcd", "c d", "b cd", "a b"),
         case("a piece without any merge", "dab", *fruit),
-        Probe(PARTS + "\nanswer = encode(data, merges)", noise, label="bytes that are no text"),
+        Probe(on_parts("encode", "data, merges"), noise, label="bytes that are no text"),
     ]
 
 
