@@ -179,6 +179,8 @@ TABLE = [
     (("export", "csv", "--lab", "44"), graded, "there is no lab"),
     (("export", "csv", "--out", "@/labs"), graded, "is a folder"),
     (("export", "csv", "--out", f"@/{CHECKS}/x.csv"), graded, "Not a directory|File exists"),
+    (("feedback", "@/nowhere"), as_it_is, "is no exchange of this course"),
+    (("feedback", "@/labs"), as_it_is, "is no exchange of this course"),
     (("report",), as_it_is, "has no grades yet"),
     (("report", "--lab", "44"), graded, "there is no lab"),
     *[
