@@ -6,16 +6,15 @@ A chapter defines `rung(seed)` in cells tagged `rung`; here these cells run as t
 """
 
 import argparse
-import datetime
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from record import stamp
+
 from minigpt.disk import write_text
-from minigpt.evaluate.report import machine
 
 CHAPTERS = Path(__file__).parents[1] / "notebooks"
 RESULT = Path(__file__).with_suffix(".json")
@@ -40,8 +39,9 @@ def page(chapters: dict[str, dict]) -> dict:
             for chapter, figures in sorted(chapters.items()) for name, rung in figures["rungs"].items()]
     caption = "Bits per byte of the validation text. Counting needs no seed, so its spread is 0."
     columns = ["chapter", "model", "mean", "standard deviation", "seeds"]
-    return {"title": "The ladder of Part I", "date": max(figures["date"] for figures in chapters.values()),
-            "command": "python bench/ladder.py", "machine": machine(),
+    newest = max(chapters.values(), key=lambda figures: figures["date"])
+    return {"title": "The ladder of Part I", "date": newest["date"], "command": "python bench/ladder.py",
+            "machine": newest["machine"],
             "tables": [{"caption": caption, "columns": columns, "rows": rows}],
             "chapters": dict(sorted(chapters.items()))}
 
@@ -71,9 +71,9 @@ def measure(chapter: str, seeds: int) -> dict:
     rung = rung_of(chapter)
     start = time.perf_counter()
     runs = [rung(seed) for seed in range(seeds)]
-    return {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]),
-            "machine": machine(), "seconds_per_seed": (time.perf_counter() - start) / seeds,
-            "rungs": {name: summary([run[name] for run in runs]) for name in runs[0]}}
+    seconds = (time.perf_counter() - start) / seeds
+    return stamp() | {"seconds_per_seed": seconds,
+                      "rungs": {name: summary([run[name] for run in runs]) for name in runs[0]}}
 
 
 def summary(values: list[float]) -> dict:

@@ -25,10 +25,14 @@ def in_turn(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[st
                    "values": values} for name, values in found.items()}
 
 
+def stamp() -> dict[str, Any]:
+    """When, how and where this program measures."""
+    return {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]), "machine": machine()}
+
+
 def record(path: Path, parts: dict[str, Any], packages: tuple[str, ...]) -> None:
     """Write the result and print a line for each figure."""
-    result = {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]),
-              "machine": machine(), "versions": {name: version(name) for name in packages}, "parts": parts}
+    result = stamp() | {"versions": {name: version(name) for name in packages}, "parts": parts}
     write_text(path, json.dumps(result, indent=2) + "\n")
     for part, figures in parts.items():
         for name, figure in figures.items():
