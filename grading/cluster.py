@@ -16,7 +16,7 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from grading import sandbox
-from grading.course import Course, CourseError, alone, write_whole
+from grading.course import Course, CourseError, alone, result_place, write_whole
 from grading.ingest import ingest
 from grading.judge import course_secret
 from grading.panel import Panel
@@ -67,14 +67,10 @@ def still_open(course: Course, labs: dict[str, list[tuple[str, Path]]]) -> list[
     for name, handed_in in sorted(labs.items()):
         lab = course.lab(name)
         for student, path in handed_in:
-            result = read_result(place_of(course, name, student))
+            result = read_result(result_place(course.work, student, name))
             if result is None or result["key"] != key_of(ingest(lab, student, path)):
                 found.append((name, student, path))
     return found
-
-
-def place_of(course: Course, lab: str, student: str) -> Path:
-    return course.work / "results" / student / lab / "result.json"
 
 
 def judge_part(root: Path, part: list[Open], exposed: bool, n_judges: int) -> None:
@@ -146,7 +142,7 @@ class Jobs:
 
 def stamps(course: Course, left: list[Open]) -> list[int]:
     """When each result was written; 0 if there is none."""
-    places = [place_of(course, lab, student) for lab, student, _ in left]
+    places = [result_place(course.work, student, lab) for lab, student, _ in left]
     return [place.stat().st_mtime_ns if place.exists() else 0 for place in places]
 
 

@@ -279,6 +279,11 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
+def result_place(work: Path, student: str, lab: str) -> Path:
+    """Where a student's result for a lab lies."""
+    return work / "results" / student / lab / "result.json"
+
+
 @contextmanager
 def alone(work: Path) -> Iterator[None]:
     """Hold the course's work for one run; two at a time would write the same gradebook."""

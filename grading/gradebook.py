@@ -34,7 +34,7 @@ from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solut
 from sqlalchemy.exc import DBAPIError, SAWarning
 from traitlets.config import Config
 
-from grading.course import Course, CourseError, make_private, read_record, write_whole
+from grading.course import Course, CourseError, make_private, read_record, result_place, write_whole
 from grading.judge import REVIEW
 from grading.lateness import LatePenalty, dates, set_due, terms
 
@@ -70,7 +70,7 @@ class InjectScores(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         names = resources["nbgrader"]
         work = Path(names["db_url"].removeprefix("sqlite:///")).parent
-        place = work / "results" / names["student"] / names["assignment"] / "result.json"
+        place = result_place(work, names["student"], names["assignment"])
         if not place.is_file():
             raise CourseError(f"{names['student']} has no result for {names['assignment']}; run `grading grade` first")
         result = read_record(place, "key", "attempt", "questions")

@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grading.collect import counting, read_receipts
-from grading.course import STUDENT, Course, CourseError, Lab, alone, read_record, shown, to_json, write_whole
+from grading.course import (
+    STUDENT,
+    Course,
+    CourseError,
+    Lab,
+    alone,
+    read_record,
+    result_place,
+    shown,
+    to_json,
+    write_whole,
+)
 from grading.feedback import feedback_page, lesson_of
 from grading.gradebook import introduce, lateness, marks_by_hand, open_gradebook, take_in, write_grades
 from grading.ingest import Submission, ingest
@@ -113,7 +124,7 @@ def read_result(place: Path) -> dict | None:
 def record(judge: Judge, work: Path, student: str, folder: Path) -> tuple[dict, bool]:
     """A student's result, written, and whether anything had to be judged for it."""
     submission = ingest(judge.lab, student, folder)
-    place = work / "results" / student / judge.lab.name / "result.json"
+    place = result_place(work, student, judge.lab.name)
     result = before = read_result(place)
     if is_new := before is None or before["key"] != key_of(submission):
         same_work = before is not None and before.get("attempt") == submission.digest

@@ -10,6 +10,7 @@ import torch
 from grading import sandbox
 from minigpt.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from minigpt.corpus import prepare
+from minigpt.model import GPT
 
 torch.set_num_threads(1)  # tests run beside other work, and two threads on a busy core are slower than one
 QUIET_BROWSER = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -24,6 +25,16 @@ NEOX = dataclasses.replace(LLAMA, n_kv_heads=4, norm="layernorm", mlp="gelu", pa
                         dataclasses.replace(LLAMA, attention_pieces=3)], ids=["llama", "neox", "tied", "pieces"])
 def model_config(request):
     return request.param
+
+
+@pytest.fixture
+def model(model_config):
+    return GPT(model_config, seed=1).eval()
+
+
+@pytest.fixture
+def ids(model_config):
+    return torch.randint(model_config.vocab_size, (2, 20), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture

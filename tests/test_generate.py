@@ -10,16 +10,6 @@ from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
 
-@pytest.fixture
-def model(model_config):
-    return GPT(model_config, seed=1).eval()
-
-
-@pytest.fixture
-def ids(model_config):
-    return torch.randint(model_config.vocab_size, (2, 20), generator=torch.Generator().manual_seed(2))
-
-
 def draws(n):
     return torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.double)
 

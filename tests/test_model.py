@@ -8,16 +8,6 @@ import torch.nn.functional as F
 from minigpt.model import GPT, Cache, rotary_angles, rotate
 
 
-@pytest.fixture
-def model(model_config):
-    return GPT(model_config, seed=1).eval()
-
-
-@pytest.fixture
-def ids(model_config):
-    return torch.randint(model_config.vocab_size, (2, 20), generator=torch.Generator().manual_seed(2))
-
-
 def test_a_later_token_does_not_change_earlier_logits(model, ids):
     changed = ids.clone()
     changed[:, 12] = (changed[:, 12] + 1) % model.config.vocab_size
