@@ -247,7 +247,7 @@ def test_nothing_is_graded_by_checks_that_do_not_prove_themselves(course, parent
 def test_an_empty_or_missing_folder_is_one_sentence(course, tmp_path, capsys, make):
     make(tmp_path / "none")
     with pytest.raises(SystemExit) as stop:
-        main(["grade", str(tmp_path / "none")], course.root)
+        main(["grade", str(tmp_path / "none"), "--host-exposed"], course.root)
     said = capsys.readouterr().err
     assert stop.value.code == 1
     assert said.count("\n") == 1 and "STUDENT/LAB/LAB.ipynb" in said
