@@ -5,7 +5,7 @@ import difflib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 VERSION = 1
 """The version of the format of config.json; it grows when an older minigpt would misread a newer file."""
@@ -48,6 +48,7 @@ class ModelConfig:
     """1: PyTorch's fused attention. n: matrix products over n pieces of the text, much faster with bf16 on a CPU."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_positive(self, "vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "max_seq_len",
                        "attention_pieces")
         if self.d_model % self.n_heads:
@@ -142,12 +143,24 @@ class DataConfig:
     """May a window of training text look across documents, keep them apart, or hold whole ones; see corpus.Shards."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not self.source:
             raise ValueError("the data source is empty; name `stdlib`, a file, a folder or `hub:OWNER/NAME`")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share is {self.validation_share} but must lie between 0 and 1")
         if self.max_megabytes < 0 or self.tokenizer_megabytes <= 0:
             raise ValueError("max_megabytes and tokenizer_megabytes are sizes; give positive numbers")
+
+
+Sharding = Literal["full", "gradients", "hybrid", "none"]
+"""How FSDP2 spreads weights, gradients and moments over the processes.
+
+full: each keeps a share of everything and gathers a block's weights when it computes the block.
+gradients: like full, but the gathered weights stay from the way forward to the way back: more memory, fewer messages.
+hybrid: full within a node, copies among nodes.
+none: copies on every process; only gradients travel.
+Source  Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", section 3.2.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,14 +199,29 @@ class TrainConfig:
     """How many validation tokens an evaluation reads."""
     save_every: int = 200
     keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept."""
+    keep_every: int = 0
+    """Of the checkpoints, those at multiples of so many steps are never removed; 0: none of them."""
+    async_checkpoints: bool = False
+    """Write checkpoints beside the steps that follow, at most one at a time."""
+    sharding: Sharding = "full"
+    """What several processes keep shares of, and what copies; see `Sharding`."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each block and compute the block again on the way back: less memory, a third more work."""
+    rewind: bool = False
+    """On a spike of the loss, go back to the last checkpoint before it and leave out the batches up to the spike's."""
     watts: float = 0.0
     """The power of one process's share of the machine, for machines that do not measure it; see minigpt.energy."""
     wandb: str = ""
     """The Weights & Biases project that gets the log too; empty: none."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_positive(self, "steps", "batch_size", "accumulate", "log_every", "evaluate_every", "evaluate_tokens",
                        "save_every", "keep_checkpoints")
+        if self.keep_every < 0 or self.keep_every % self.save_every:
+            raise ValueError(f"keep_every is {self.keep_every} but a checkpoint comes every {self.save_every} steps "
+                             "(save_every); choose a multiple of that, or 0 to keep the newest alone")
         if self.loss_chunk < 0:
             raise ValueError(f"loss_chunk is {self.loss_chunk} but counts tokens; 0 takes all of them at once")
         if self.batch_size % self.accumulate:
@@ -299,6 +327,13 @@ def check_positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1; give a positive number")
+
+
+def check_choices(config: Any) -> None:
+    """Raises ValueError, naming the field and its choices, if one that has a list of them holds something else."""
+    for name, hint in get_type_hints(type(config)).items():
+        if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint):
+            raise ValueError(f"{name} is {getattr(config, name)!r} but must be one of {', '.join(get_args(hint))}")
 
 
 def nearest_divisor(number: int, wanted: int) -> int:

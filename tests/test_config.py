@@ -108,7 +108,9 @@ def test_an_impossible_model_is_refused(field, value, sentence):
 @pytest.mark.parametrize(("field", "value", "sentence"), [
     ("warmup_steps", 10_000, "between 0 and steps"), ("accumulate", 3, "choose accumulate 2"),
     ("min_learning_rate", 1.0, "min_learning_rate"), ("cooldown_share", 1.5, "between 0 and 1"),
-    ("watts", -1.0, "must not be negative")])
+    ("watts", -1.0, "must not be negative"), ("keep_every", 300, "a checkpoint comes every 200 steps"),
+    ("keep_every", -200, "choose a multiple"), ("sharding", "half", "one of full, gradients, hybrid, none"),
+    ("schedule", "linear", "one of cosine, wsd")])
 def test_an_impossible_training_is_refused(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(recipes.journey().train, **{field: value})
