@@ -36,7 +36,8 @@ def main() -> None:
 def page(chapters: dict[str, dict]) -> dict:
     """What bench/ladder.json holds: each chapter's figures, and all of them as a table for the book."""
     rows = [[chapter, name, f"{rung['mean']:.3f}", f"{rung['standard_deviation']:.3f}", len(rung["values"])]
-            for chapter, figures in sorted(chapters.items()) for name, rung in figures["rungs"].items()]
+            for chapter, figures in sorted(chapters.items())
+            for name, rung in sorted(figures["rungs"].items(), key=lambda pair: -pair[1]["mean"])]
     caption = "Bits per byte of the validation text. Counting needs no seed, so its spread is 0."
     columns = ["chapter", "model", "mean", "standard deviation", "seeds"]
     newest = max(chapters.values(), key=lambda figures: figures["date"])

@@ -401,6 +401,21 @@ def train(pieces, n_merges):
     return [pair, *train([(merge(tokens, pair), times) for tokens, times in pieces], n_merges - 1)]""",
         ),
         Right(
+            "on-broken-parts",  # of which questions 1 and 2 have taken their points already
+            """def train(pieces, n_merges):
+    merges = []
+    for _ in range(n_merges):
+        merges.append(best_pair(pieces))
+        pieces = [(merge(tokens, merges[-1]), times) for tokens, times in pieces]
+    return merges
+
+def best_pair(pieces):
+    return max((tokens[0], tokens[1]) for tokens, _ in pieces)
+
+def merge(tokens, pair):
+    return list(tokens)""",
+        ),
+        Right(
             "all-in-one",
             """from collections import Counter
 
@@ -527,6 +542,17 @@ ENCODE = Question(
     for pair in merges:
         tokens = merge(tokens, pair)
     return tokens""",
+        ),
+        Right(
+            "on-a-broken-part",  # of which question 2 has taken its points already
+            """def encode(data, merges):
+    tokens = [data[i:i + 1] for i in range(len(data))]
+    for pair in merges:
+        tokens = merge(tokens, pair)
+    return tokens
+
+def merge(tokens, pair):
+    return list(tokens)""",
         ),
         Right(
             "own-loop",
