@@ -14,7 +14,8 @@ USAGE = """usage: minigpt WORD ...
 
   minigpt journey                                 text, tokens, training, scores and report card in about a minute
   minigpt shards RECIPE [--processes 2 ...]       the text of a recipe as tokens; the same command goes on after a stop
-  minigpt shards --check FOLDER                   is every shard of a run there and what was written?
+  minigpt shards RECIPE --part 0 --parts 8        one part of it, on one of several machines; the last joins them
+  minigpt shards --check FOLDER                   is every shard of a run there, once, and what was written?
   minigpt train RECIPE [--train.steps 300 ...]    train a recipe; the same command goes on after a stop
   minigpt generate FOLDER --prompt "def "         let a trained model write
   minigpt evaluate FOLDER                         score a trained model: scores.json
@@ -45,23 +46,31 @@ def shards(arguments: list[str]) -> None:
     if arguments[:1] == ["--check"]:
         if len(arguments) != 2:
             raise ValueError("shards --check needs one folder; give that of a run")
-        print_shards(Path(arguments[1]) / "shards")
+        check(Path(arguments[1]))
         return
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"shards needs a recipe or --check FOLDER; choose one of {', '.join(recipes.RECIPES)}")
     recipe = recipes.recipe(arguments[0])
 
     def settings(config: Annotated[RunConfig, tyro.conf.arg(name="")] = recipe, folder: Path | None = None,
-                 processes: int = 1) -> tuple[RunConfig, Path, int]:
+                 processes: int = 1, part: int | None = None, parts: int = 1):
         """Write the tokenizer and the shards of a run, which `minigpt train` with the same settings then uses.
 
         Args:
             folder: where the run is kept; runs/NAME if not given.
             processes: how many processes turn text into tokens.
+            part: write only this part, counted from 0, beside other calls that write the others.
+            parts: how many parts there are.
         """
-        return config, folder or Path("runs") / config.name, processes
+        return config, folder or Path("runs") / config.name, processes, part, parts
 
-    config, folder, processes = tyro.cli(settings, args=arguments[1:], prog=f"minigpt shards {arguments[0]}")
+    config, folder, processes, part, parts = tyro.cli(settings, args=arguments[1:],
+                                                      prog=f"minigpt shards {arguments[0]}")
+    if part is None and parts > 1:
+        raise ValueError(f"--parts {parts} needs the number of the part to write; add --part, from 0 to {parts - 1}")
+    if part is not None:
+        shards_part(config, folder, part, parts, processes)
+        return
     with locked(folder):
         claim(folder, config)
         tokenizer = corpus.prepare(config, folder, processes)
@@ -69,6 +78,33 @@ def shards(arguments: list[str]) -> None:
     if config.data.documents == "pack":
         split = corpus.Shards(folder / "shards", "train", tokenizer, config.model.max_seq_len, "pack")
         print(f"packed into {len(split):,} windows of {split.length} tokens, {split.padding:.1%} of them padding")
+
+
+def shards_part(config: RunConfig, folder: Path, part: int, parts: int, processes: int) -> None:
+    """Write one part and tell what is missing, or, if nothing is, what there is."""
+    from minigpt.corpus import prepare_part
+    from minigpt.disk import locked
+    from minigpt.train import claim
+
+    with locked(folder, "shards.lock", wait=True):
+        claim(folder, config)
+    if missing := prepare_part(config, folder, part, parts, processes):
+        print(f"part {part} of {parts} is whole; not yet whole: {', '.join(map(str, missing))}")
+    else:
+        print_shards(folder / "shards")
+
+
+def check(folder: Path) -> None:
+    """One line for each split of a run, or for each part if they are not joined; raises ValueError at any fault."""
+    from minigpt.corpus import progress
+
+    parts = {} if (folder / "shards").exists() else progress(folder)
+    for part, (state, documents) in parts.items():
+        print(f"part {part} of {len(parts)}: {state}, {documents:,} documents")
+    if parts:
+        raise ValueError(f"the shards of {folder} are not whole; call `minigpt shards RECIPE --part I --parts "
+                         f"{len(parts)}` for the parts that are not")
+    print_shards(folder / "shards")
 
 
 def print_shards(folder: Path) -> None:

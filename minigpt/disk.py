@@ -33,15 +33,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = "lock", wait: bool = False) -> Iterator[None]:
     """While this lasts, no other process locks the folder; a process that dies, however it dies, lets go of it.
+
+    A folder may have several locks by `name`; with `wait` one that is taken is waited for.
 
     Raises  ValueError if another process holds the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "lock", blocking=False):
+        with FileLock(folder / name, blocking=wait):
             yield
     except Timeout:
         raise ValueError(f"another process is at work in {folder}; wait for it, stop it, "

@@ -44,6 +44,8 @@ def test_a_setting_that_cannot_be_is_one_sentence(monkeypatch, capsys):
 @pytest.mark.parametrize(("words", "sentence"), [
     (["shards"], "shards needs a recipe or --check FOLDER"), (["shards", "--check"], "needs one folder"),
     (["shards", "--check", "nowhere"], "there are no shards at nowhere"),
+    (["shards", "journey", "--parts", "3"], "--parts 3 needs the number of the part to write; add --part, from 0 to 2"),
+    (["shards", "journey", "--part", "3", "--parts", "3"], "there is no part 3 of 3"),
     (["train"], "train needs a recipe; choose one of journey"), (["train", "nope"], "no recipe 'nope'"),
     (["dance"], "there is no word 'dance'"), (["generate", "nowhere"], "there is no config at nowhere"),
     (["report", "nowhere"], "nowhere has no scores.json")])
@@ -81,3 +83,17 @@ def test_shards_are_written_by_several_processes_checked_and_trained_on(monkeypa
     (folder / "shards" / "validation_00000.npy").unlink()
     status, _ = call(monkeypatch, capsys, "shards", "--check", folder)
     assert "validation_00000.npy is missing" in status and "\n" not in status
+
+
+def test_parts_of_shards_tell_what_is_missing_until_the_last_joins_them(monkeypatch, capsys, texts, tmp_path):
+    folder = tmp_path / "run"
+    settings = ["--data.source", texts, "--data.validation-share", "0.3", "--model.vocab-size", "300",
+                "--folder", folder, "--parts", "2"]
+    status, printed = call(monkeypatch, capsys, "shards", "journey", *settings, "--part", "1")
+    assert status == 0 and "part 1 of 2 is whole; not yet whole: 0" in printed
+    status, printed = call(monkeypatch, capsys, "shards", "--check", folder)
+    assert "are not whole; call `minigpt shards RECIPE --part I --parts 2`" in status
+    assert "part 0 of 2: missing, 0 documents\npart 1 of 2: whole, 20 documents\n" in printed
+    status, printed = call(monkeypatch, capsys, "shards", "journey", *settings, "--part", "0")
+    assert status == 0 and "train " in printed and "validation " in printed
+    assert call(monkeypatch, capsys, "shards", "--check", folder)[0] == 0

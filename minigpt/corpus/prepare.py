@@ -11,24 +11,42 @@ from minigpt.corpus.sources import Document, in_validation, read_documents, text
 from minigpt.corpus.write import write_shards
 from minigpt.tokenizer import Tokenizer
 
+PARTS = "shards.parts"
+"""The folder in which several machines write the shards of a run; see minigpt.corpus.parts."""
+
 
 def prepare(config: RunConfig, folder: Path, processes: int = 1) -> Tokenizer:
     """The run's tokenizer; afterwards the folder holds tokenizer.json and shards/. What is there is kept.
 
     Shards that a stopped call left unfinished are gone on with.
+    Raises  ValueError if the shards are being written in parts and some are missing.
     """
-    tokenizer_file, shards = folder / "tokenizer.json", folder / "shards"
-    if not tokenizer_file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = Tokenizer.train(training_texts(config), config.model.vocab_size)
-        tokenizer.save(tokenizer_file)
-    tokenizer = Tokenizer.load(tokenizer_file)
+    tokenizer, shards = find_tokenizer(config, folder), folder / "shards"
     if not (shards / MANIFEST).exists():
-        with tqdm(total=text_bytes(config.data), desc="shards", unit="B", unit_scale=True, mininterval=1.0,
-                  leave=False) as bar:
+        if (folder / PARTS).exists():
+            raise ValueError(f"the shards of {folder} were begun in parts and are not whole; `minigpt shards --check "
+                             f"{folder}` tells which are missing, and `minigpt shards RECIPE --part I --parts N` "
+                             "writes them")
+        with shard_bar(config) as bar:
             write_shards(read_documents(config.data), tokenizer, shards, bar=bar, processes=processes,
                          validation_share=config.data.validation_share)
     return tokenizer
+
+
+def find_tokenizer(config: RunConfig, folder: Path) -> Tokenizer:
+    """The tokenizer of a run's folder, trained now if there is none."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        Tokenizer.train(training_texts(config), config.model.vocab_size).save(path)
+    return Tokenizer.load(path)
+
+
+def shard_bar(config: RunConfig, part: int = 0, parts: int = 1) -> tqdm:
+    """The progress of a part in bytes of text."""
+    name = "shards" if parts == 1 else f"part {part} of {parts}"
+    return tqdm(total=text_bytes(config.data, part, parts), desc=name, unit="B", unit_scale=True, mininterval=1.0,
+                leave=False)
 
 
 def training_texts(config: RunConfig) -> Iterator[str]:

@@ -43,7 +43,8 @@ class Shards:
                 f"{tokenizer.fingerprint}; write them again or load the tokenizer they were written with"
             )
         self.length, self.end_of_text, self.mode = length, tokenizer.end_of_text, documents
-        self.files = [_open(folder / shard["file"], shard["tokens"]) for shard in manifest["splits"][split]]
+        self.names = [shard["file"] for shard in manifest["splits"][split]]
+        self.files = [open_shard(folder / shard["file"], shard["tokens"]) for shard in manifest["splits"][split]]
         self.windows = [_cut(file, length) for file in self.files]
         self.ends: dict[int, np.ndarray] = {}  # where documents end, for the shards that somebody asked about
         self.packed = [self._pack(n) for n in range(len(self.files))] if documents == "pack" else []
@@ -130,8 +131,7 @@ class Shards:
         shard = int(np.searchsorted(self.starts, index, side="right")) - 1
         index -= int(self.starts[shard])
         pieces = self.packed[shard][index] if self.packed else [(index * self.length, (index + 1) * self.length)]
-        name = Path(self.files[shard].filename).name
-        return f"{name} " + " and ".join(self._place(shard, begin, end) for begin, end in pieces)
+        return f"{self.names[shard]} " + " and ".join(self._place(shard, begin, end) for begin, end in pieces)
 
     def _place(self, shard: int, begin: int, end: int) -> str:
         first, last = np.searchsorted(self._ends(shard), [begin, end - 1 if self.packed else end])
@@ -189,11 +189,13 @@ def _cut(ids: np.ndarray, length: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(np.asarray(ids), length + 1)[::length]
 
 
-def _open(path: Path, n_tokens: int) -> np.ndarray:
+def open_shard(path: Path, n_tokens: int) -> np.ndarray:
+    """The tokens of a shard, mapped into memory. Raises ValueError if the file is not of so many tokens."""
     try:
         ids = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as fault:
         raise ValueError(f"the shard {path} cannot be read ({fault}); write the shards again") from None
-    if len(ids) != n_tokens:
-        raise ValueError(f"the shard {path} has {len(ids)} tokens but its manifest says {n_tokens}; write it again")
+    if len(ids) != n_tokens or path.stat().st_size != ids.offset + ids.nbytes:
+        raise ValueError(f"the shard {path} has {len(ids)} tokens in {path.stat().st_size:,} bytes but its manifest "
+                         f"says {n_tokens} tokens; write it again")
     return ids

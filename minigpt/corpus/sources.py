@@ -3,10 +3,12 @@
 import glob
 import hashlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from minigpt.config import DataConfig
 
@@ -25,17 +27,18 @@ class Document:
     text: str
 
 
-def read_documents(config: DataConfig) -> Iterator[Document]:
-    """The documents of a source, in an order that is always the same.
+def read_documents(config: DataConfig, part: int = 0, parts: int = 1) -> Iterator[Document]:
+    """The documents of a source, or one of several parts of them, in an order that is always the same.
 
     Sources  `stdlib`: the modules of this Python's standard library, read where they lie.
              A file, a folder or a pattern: plain text, JSON lines or parquet.
              `hub:OWNER/NAME` or `hub:OWNER/NAME/CONFIG`: the train split of a data set on the hub, streamed.
+    Parts    Part i takes the files i, i + parts, i + 2 parts, ...; if there are fewer files than parts, it takes
+             the documents of these numbers. A document has the same name in whatever part it comes.
     Raises   ValueError if there is nothing to read, or if a file is not UTF-8.
     """
-    documents = _read(config)
-    limit, size, empty = config.max_megabytes * 1e6, 0, True
-    for document in documents:
+    limit, size, empty = config.max_megabytes * 1e6, 0, parts == 1
+    for document in _part(_files(config), part, parts):
         if not document.text.strip():
             continue
         empty = False
@@ -47,14 +50,17 @@ def read_documents(config: DataConfig) -> Iterator[Document]:
         raise ValueError(f"the source {config.source!r} holds no text; name files that have some")
 
 
-def text_bytes(config: DataConfig) -> int | None:
-    """About how many bytes of text a source has, for the time left; None if only reading would tell."""
+def text_bytes(config: DataConfig, part: int = 0, parts: int = 1) -> int | None:
+    """About how many bytes of text a source or a part of it has; None if only reading would tell."""
     if config.max_megabytes:
         return int(config.max_megabytes * 1e6)
     if config.source.startswith("hub:"):
         return None
     paths = _modules() if config.source == "stdlib" else _paths(config.source)
-    return None if any(path.suffix == ".parquet" for path in paths) else sum(path.stat().st_size for path in paths)
+    if any(path.suffix == ".parquet" for path in paths):
+        return None
+    mine = paths if len(paths) < parts else paths[part::parts]
+    return sum(path.stat().st_size for path in mine) // (parts if len(paths) < parts else 1)
 
 
 def in_validation(name: str, share: float) -> bool:
@@ -70,14 +76,28 @@ def read_split(config: DataConfig) -> tuple[bytes, bytes]:
     return bytes(splits[0]), bytes(splits[1])
 
 
-def _read(config: DataConfig) -> Iterator[Document]:
+Reader = Callable[[], Iterator[Document]]
+"""Reads one file when it is called."""
+
+
+def _part(files: list[Reader], part: int, parts: int) -> Iterator[Document]:
+    if len(files) < parts:  # too few to share out: every part opens them all
+        return islice(chain.from_iterable(read() for read in files), part, None, parts)
+    return chain.from_iterable(read() for read in files[part::parts])
+
+
+def _files(config: DataConfig) -> list[Reader]:
+    """A reader for each file of a source, in an order that is always the same."""
     if config.source == "stdlib":
-        yield from _read_text(_modules(), Path(sysconfig.get_path("stdlib")))
-    elif config.source.startswith("hub:"):
+        root = Path(sysconfig.get_path("stdlib"))
+        return [partial(_read_text, path, root) for path in _modules()]
+    if config.source.startswith("hub:"):
         owner, name, *subset = config.source.removeprefix("hub:").split("/")
-        yield from _rows(config, f"{owner}/{name}", *subset)
-    else:
-        yield from _read_files(config)
+        rows = _open(config, f"{owner}/{name}", *subset)
+        return [partial(_read_rows, config, rows.shard(rows.num_shards, number), f"{owner}/{name}:{number}")
+                for number in range(rows.num_shards)]
+    return [partial(_read_table, config, path) if path.suffix in READERS else partial(_read_text, path, path.parent)
+            for path in _paths(config.source)]
 
 
 def _modules() -> list[Path]:
@@ -98,27 +118,22 @@ def _paths(source: str) -> list[Path]:
     return paths
 
 
-def _read_files(config: DataConfig) -> Iterator[Document]:
-    for path in _paths(config.source):
-        if reader := READERS.get(path.suffix):
-            yield from _rows(config, reader, data_files=str(path))
-        else:
-            yield from _read_text([path], path.parent)
+def _read_text(path: Path, root: Path) -> Iterator[Document]:
+    try:
+        yield Document(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as fault:
+        raise ValueError(
+            f"{path} is not UTF-8 (byte {fault.object[fault.start]:#04x} at {fault.start}); "
+            "convert it or leave it out"
+        ) from None
 
 
-def _read_text(paths: list[Path], root: Path) -> Iterator[Document]:
-    for path in paths:
-        try:
-            yield Document(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as fault:
-            raise ValueError(
-                f"{path} is not UTF-8 (byte {fault.object[fault.start]:#04x} at {fault.start}); "
-                "convert it or leave it out"
-            ) from None
+def _read_table(config: DataConfig, path: Path) -> Iterator[Document]:
+    yield from _read_rows(config, _open(config, READERS[path.suffix], data_files=str(path)), str(path))
 
 
-def _rows(config: DataConfig, reader: str, *subset: str, **options: str) -> Iterator[Document]:
-    """Rows of a data set, by the `datasets` library and without loading it whole."""
+def _open(config: DataConfig, reader: str, *subset: str, **options: str) -> Any:
+    """The rows of a data set, by the `datasets` library and without loading it whole."""
     from datasets import load_dataset  # a second to import, so only when it is needed
 
     where = options.get("data_files", reader)
@@ -131,6 +146,10 @@ def _rows(config: DataConfig, reader: str, *subset: str, **options: str) -> Iter
         raise ValueError(
             f"{where} has the columns {', '.join(first)} but no text in {config.text_field!r}; set data.text_field"
         )
+    return rows
+
+
+def _read_rows(config: DataConfig, rows: Iterable[dict[str, Any]], where: str) -> Iterator[Document]:
     for number, row in enumerate(rows):
         yield Document(f"{where}:{number}", row[config.text_field])
 

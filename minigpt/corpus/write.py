@@ -10,15 +10,15 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from minigpt.corpus.shards import MANIFEST, read_manifest
+from minigpt.corpus.shards import MANIFEST, open_shard, read_manifest
 from minigpt.corpus.sources import Document, in_validation
 from minigpt.disk import write_text
 from minigpt.tokenizer import Tokenizer
@@ -30,18 +30,20 @@ GROUP_BYTES = 1_000_000
 
 
 def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, *, validation_share: float,
-                 tokens_per_shard: int = 100_000_000, processes: int = 1, bar: tqdm | None = None) -> Path:
+                 tokens_per_shard: int = 100_000_000, processes: int = 1, bar: tqdm | None = None,
+                 part: tuple[int, int] | None = None) -> Path:
     """The folder with train_00000.npy, ..., validation_00000.npy, ... and shards.json, written whole or not at all.
 
     Every document is followed by the end-of-text token. The manifest names the tokenizer and, for each shard,
     its tokens, documents, bytes of text and SHA-256. A call after a stop goes on from there; the bytes written
     depend neither on stops nor on the number of processes. The bar counts bytes of text.
+    part (i, n) says that these are the documents of part i of n; then a split may be empty.
     Raises  ValueError if one of the two splits gets no document, or if the documents changed since the stop.
     """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     work = _resume(partial, {"tokenizer": tokenizer.fingerprint, "validation_share": validation_share,
-                             "tokens_per_shard": tokens_per_shard,
+                             "tokens_per_shard": tokens_per_shard, "part": part and list(part),
                              "dtype": "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"})
     rest = _skip(iter(documents), work, partial, bar)
     for group, coded in _encode_all(_groups(rest), tokenizer, processes):
@@ -107,16 +109,17 @@ def _close(partial: Path, work: dict, shard: dict) -> None:
 
 
 def _finish(partial: Path, folder: Path, work: dict) -> Path:
+    part = work["settings"]["part"]
     for split, shards in work["splits"].items():
-        if not shards:
+        if not shards and not part:
             shutil.rmtree(partial)
             raise ValueError(f"no document fell into the {split} split; give more documents or another share")
-        if "sha256" not in shards[-1]:
+        if shards and "sha256" not in shards[-1]:
             _close(partial, work, shards[-1])
-    manifest = {"tokenizer": work["settings"]["tokenizer"], "documents": work["documents"],
-                "documents_sha256": work["trail"], "splits": work["splits"]}
+    manifest = {"tokenizer": work["settings"]["tokenizer"], **({"part": part} if part else {}),
+                "documents": work["documents"], "documents_sha256": work["trail"], "splits": work["splits"]}
     write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    (partial / JOURNAL).unlink()
+    (partial / JOURNAL).unlink(missing_ok=True)  # of no document there is no journal
     _sweep(partial, work)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -129,20 +132,40 @@ def _sweep(partial: Path, work: dict) -> None:
         _ids(partial, shard).unlink(missing_ok=True)
 
 
-def check_shards(folder: Path) -> dict:
-    """The manifest, after every shard was read and found to be what it says.
+def check_shards(folder: Path, hashes: bool = True) -> dict:
+    """The manifest, after every shard was found to be there, once, and in its size; and, with `hashes`, read and
+    found to be what was written.
 
-    Raises  ValueError, naming the shard, if one is missing or is not what was written.
+    Raises  ValueError, naming the shard, if one is missing, doubled, superfluous, or not what was written.
     """
-    manifest = read_manifest(folder)
-    for shard in (shard for shards in manifest["splits"].values() for shard in shards):
-        path = Path(folder) / shard["file"]
-        if not path.exists():
-            raise ValueError(f"the shard {path} is missing; put it back or write the shards again")
-        if (found := sha256(path)) != shard["sha256"]:
-            raise ValueError(f"the shard {path} is not what was written (SHA-256 {found[:12]} instead of "
-                             f"{shard['sha256'][:12]}); put it back or write the shards again")
+    folder, manifest = Path(folder), read_manifest(folder)
+    shards = [shard for shards in manifest["splits"].values() for shard in shards]
+    _check_names(folder, shards)
+    for shard in shards:
+        open_shard(folder / shard["file"], shard["tokens"])
+    if hashes:
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(sha256, [folder / shard["file"] for shard in shards])
+            for shard, digest in zip(shards, tqdm(found, "reading shards", len(shards), leave=False), strict=True):
+                if digest != shard["sha256"]:
+                    raise ValueError(f"the shard {folder / shard['file']} is not what was written (SHA-256 "
+                                     f"{digest[:12]} instead of {shard['sha256'][:12]}); "
+                                     "put it back or write the shards again")
     return manifest
+
+
+def _check_names(folder: Path, shards: list[dict]) -> None:
+    """Raises ValueError if a shard stands twice in the manifest, is not in the folder, or not in the manifest."""
+    twice = Counter(shard["sha256"] for shard in shards)
+    if doubled := [shard["file"] for shard in shards if twice[shard["sha256"]] > 1]:
+        raise ValueError(f"{' and '.join(doubled[:2])} in {folder} hold the same tokens, which would be trained on "
+                         "twice; write the shards again from documents that come once")
+    there, named = {path.relative_to(folder).as_posix() for path in folder.rglob("*.npy")}, {s["file"] for s in shards}
+    for file in sorted(named - there):
+        raise ValueError(f"the shard {folder / file} is missing; put it back or write the shards again")
+    for file in sorted(there - named):
+        raise ValueError(f"{folder / file} is not in the manifest {folder / MANIFEST}; remove it or write the shards "
+                         "again")
 
 
 def sha256(path: Path) -> str:
