@@ -83,10 +83,10 @@ def shards(arguments: list[str]) -> None:
 def shards_part(config: RunConfig, folder: Path, part: int, parts: int, processes: int) -> None:
     """Write one part and tell what is missing, or, if nothing is, what there is."""
     from minigpt.corpus import prepare_part
-    from minigpt.disk import locked
+    from minigpt.disk import in_turn
     from minigpt.train import claim
 
-    with locked(folder, "shards.lock", wait=True):
+    with in_turn(folder / "shards.lock"):
         claim(folder, config)
     if missing := prepare_part(config, folder, part, parts, processes):
         print(f"part {part} of {parts} is whole; not yet whole: {', '.join(map(str, missing))}")

@@ -33,18 +33,24 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, name: str = "lock", wait: bool = False) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """While this lasts, no other process locks the folder; a process that dies, however it dies, lets go of it.
-
-    A folder may have several locks by `name`; with `wait` one that is taken is waited for.
 
     Raises  ValueError if another process holds the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / name, blocking=wait):
+        with FileLock(folder / "lock", blocking=False):
             yield
     except Timeout:
         raise ValueError(f"another process is at work in {folder}; wait for it, stop it, "
                          "or name another folder") from None
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """While this lasts, nobody else who asks for the same file is let in: they wait for each other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield

@@ -130,7 +130,7 @@ def test_another_division_is_refused(short_run, tmp_path):
 def test_one_part_has_one_writer(short_run, tmp_path):
     prepare_part(short_run, tmp_path, 1, 2)
     home = tmp_path / "shards.parts"
-    with locked(home, "part-00000-of-00002.lock"), pytest.raises(ValueError, match="another process is at work"):
+    with locked(home / "part-00000-of-00002.lock"), pytest.raises(ValueError, match="another process is at work"):
         prepare_part(short_run, tmp_path, 0, 2)
     assert prepare_part(short_run, tmp_path, 0, 2) == []
 

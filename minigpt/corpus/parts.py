@@ -6,6 +6,7 @@ manifest that names the shards of all of them is written beside them, and the fo
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from minigpt.config import RunConfig
@@ -13,7 +14,7 @@ from minigpt.corpus.prepare import PARTS, find_tokenizer, shard_bar
 from minigpt.corpus.shards import MANIFEST, read_manifest
 from minigpt.corpus.sources import read_documents
 from minigpt.corpus.write import JOURNAL, SPLITS, check_shards, write_shards
-from minigpt.disk import locked, write_text
+from minigpt.disk import in_turn, locked, write_text
 
 
 def prepare_part(config: RunConfig, folder: Path, part: int, parts: int, processes: int = 1) -> list[int]:
@@ -31,18 +32,18 @@ def prepare_part(config: RunConfig, folder: Path, part: int, parts: int, process
                          "cannot know; set it to 0 or leave out --part")
     folder, home = Path(folder), Path(folder) / PARTS
     target = home / part_name(part, parts)
-    with locked(folder, "shards.lock", wait=True):
+    with in_turn(folder / "shards.lock"):
         if (folder / "shards" / MANIFEST).exists():
             return []
         refuse_other_ways(folder, parts)
         tokenizer = find_tokenizer(config, folder)
         home.mkdir(exist_ok=True)
-    with locked(home, f"{target.name}.lock"):
+    with locked(home / f"{target.name}.lock"):
         if not (target / MANIFEST).exists():
             with shard_bar(config, part, parts) as bar:
                 write_shards(read_documents(config.data, part, parts), tokenizer, target, bar=bar,
                              processes=processes, validation_share=config.data.validation_share, part=(part, parts))
-    with locked(folder, "shards.lock", wait=True):
+    with in_turn(folder / "shards.lock"):
         return join(folder, parts)
 
 
@@ -65,7 +66,7 @@ def join(folder: Path, parts: int) -> list[int]:
     write_text(home / MANIFEST, json.dumps(whole(found), indent=2) + "\n")
     check_shards(home, hashes=False)
     for lock in home.glob("*.lock"):
-        lock.unlink()
+        shutil.rmtree(lock)
     home.rename(folder / "shards")
     return []
 

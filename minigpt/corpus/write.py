@@ -146,7 +146,8 @@ def check_shards(folder: Path, hashes: bool = True) -> dict:
     if hashes:
         with ThreadPoolExecutor() as pool:
             found = pool.map(sha256, [folder / shard["file"] for shard in shards])
-            for shard, digest in zip(shards, tqdm(found, "reading shards", len(shards), leave=False), strict=True):
+            bar = tqdm(found, "reading shards", len(shards), leave=False, delay=2.0)
+            for shard, digest in zip(shards, bar, strict=True):
                 if digest != shard["sha256"]:
                     raise ValueError(f"the shard {folder / shard['file']} is not what was written (SHA-256 "
                                      f"{digest[:12]} instead of {shard['sha256'][:12]}); "
