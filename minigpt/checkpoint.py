@@ -1,32 +1,42 @@
-"""A checkpoint is a folder: config.json, model.safetensors and tokenizer.json; ours or Hugging Face's."""
+"""A checkpoint is a folder: config.json, model.safetensors and tokenizer.json; ours or Hugging Face's.
 
+Where several processes trained, each wrote its share of the weights into a file shard-*.safetensors of its own, and
+these stand in the place of model.safetensors. manifest.json, written last, has the size and the hash of every file.
+"""
+
+import hashlib
 import json
+import re
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 
 from minigpt import huggingface
 from minigpt.config import ModelConfig, RunConfig
-from minigpt.disk import whole_folder
+from minigpt.disk import whole_folder, write_text
 from minigpt.huggingface import Weights
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
+MANIFEST = "manifest.json"
 
-def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer,
-         optimizer: Weights | None = None, row: dict[str, float] | None = None) -> Path:
-    """The folder, written whole or not at all; `optimizer` and the log's `row` are what a run needs to go on."""
+
+def save(folder: Path, config: RunConfig, weights: Weights, tokenizer: Tokenizer) -> Path:
+    """The folder, written whole or not at all."""
     with whole_folder(folder) as partial:
         (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
         tokenizer.save(partial / "tokenizer.json")
         write_weights(partial / "model.safetensors", untied(config.model, weights), tokenizer)
-        if optimizer is not None:
-            write_weights(partial / "optimizer.safetensors", optimizer, tokenizer)
-            (partial / "row.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
     return Path(folder)
 
 
@@ -39,10 +49,60 @@ def load(folder: Path) -> tuple[GPT, Tokenizer, RunConfig]:
     folder = Path(folder)
     config = RunConfig.read(folder / "config.json")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    check_tokenizer(folder / "model.safetensors", tokenizer)
-    model = GPT(config.model)
-    load_weights(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
+    check_tokenizer(folder, tokenizer)
+    model, shared = GPT(config.model), sorted(folder.glob("shard-*.safetensors"))
+    found = assemble(folder) if shared else read_weights(folder / "model.safetensors")
+    load_weights(model, found, folder if shared else folder / "model.safetensors")
     return model.eval(), tokenizer, config
+
+
+def fill(tensors: Weights, folder: Path, group: dist.ProcessGroup | None = None) -> None:
+    """Read tensors, whole ones or a process's shares of them, from a checkpoint of however many processes.
+
+    Raises  ValueError, naming the tensor, if the checkpoint has others or other shapes.
+    """
+    check_tensors(tensors, outline(folder), folder)
+    read_into(tensors, folder, group)
+
+
+def assemble(folder: Path) -> Weights:
+    """The weights of a checkpoint that several processes wrote, whole, in one process."""
+    weights = {name: torch.empty_like(tensor, device="cpu") for name, tensor in outline(folder).items()
+               if "/" not in name}
+    read_into(weights, folder)
+    return weights
+
+
+def read_into(tensors: Weights, folder: Path, group: dist.ProcessGroup | None = None) -> None:
+    with plain_faults(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no fault
+        dcp.load(dict(tensors), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), process_group=group,
+                 no_dist=group is None)
+
+
+def write_share(tensors: Weights, folder: Path, group: dist.ProcessGroup) -> None:
+    """Each process's shares of the tensors into a file of its own. Raises OSError in all if one cannot write."""
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    with plain_faults():
+        dcp.save(dict(tensors), storage_writer=writer, process_group=group)
+
+
+@contextmanager
+def plain_faults() -> Iterator[None]:
+    """What went wrong in a process, in place of torch's account of all processes."""
+    try:
+        yield
+    except CheckpointException as account:
+        fault = next(iter(account.failures.values()))[0]
+        raise fault from None
+
+
+def outline(folder: Path) -> Weights:
+    """Every tensor of a checkpoint, without its numbers. Raises ValueError if a file is missing or cut short."""
+    if fault := damage(folder):
+        raise ValueError(f"{folder} is damaged ({fault}); restore it from a copy")
+    found = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    return {name: torch.empty(there.size, dtype=there.properties.dtype, device="meta") for name, there in found.items()}
 
 
 def export(folder: Path, target: Path) -> Path:
@@ -102,9 +162,13 @@ def check_tensors(wanted: Weights, found: Weights, path: Path) -> None:
                              f"{tuple(wanted[name].shape)}; it belongs to another config")
 
 
-def check_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
-    """Raises ValueError, naming both, if the weights in the file were trained with another tokenizer."""
-    trained_with = _read(path, lambda file: file.metadata() or {}).get("tokenizer", "none")
+def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raises ValueError, naming both, if the weights of the folder were trained with another tokenizer."""
+    path = folder / "model.safetensors"
+    if path.exists() or not (folder / MANIFEST).exists():
+        trained_with = _read(path, lambda file: file.metadata() or {}).get("tokenizer", "none")
+    else:
+        trained_with = read_manifest(folder)["tokenizer"]
     if trained_with != tokenizer.fingerprint:
         raise ValueError(f"{path} was trained with tokenizer {trained_with} but the one of this folder is "
                          f"{tokenizer.fingerprint}; put back the tokenizer.json of the run")
@@ -145,9 +209,53 @@ def untied(config: ModelConfig, weights: Weights) -> Weights:
     return {name: tensor for name, tensor in weights.items() if not (config.tied and name == "head.weight")}
 
 
+def stamp(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_manifest(folder: Path, tokenizer: Tokenizer, stamps: dict[str, dict[str, Any]]) -> None:
+    """Write what every file of a checkpoint holds, last of all: a checkpoint without it is not whole."""
+    text = json.dumps({"tokenizer": tokenizer.fingerprint, "files": dict(sorted(stamps.items()))}, indent=1)
+    write_text(folder / MANIFEST, text + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def damage(folder: Path, hashed: Iterable[str] = ()) -> str:
+    """What is wrong with a checkpoint's files, or nothing: all are measured, the named ones are read and compared."""
+    try:
+        files = read_manifest(folder)["files"]
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError):
+        return f"its {MANIFEST} is missing or damaged"
+    for name, written in files.items():
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        if path.stat().st_size != written["bytes"]:
+            return f"{name} has {path.stat().st_size:,} bytes and had {written['bytes']:,} when it was written"
+    return next((f"{name} is not what was written" for name in hashed if stamp(folder / name) != files[name]), "")
+
+
 def finished(folder: Path) -> list[Path]:
     """The whole checkpoints step-000200, step-000400, ... in a folder, oldest first."""
-    return sorted(path for path in Path(folder).glob("step-*") if path.suffix != ".partial")
+    found = [path for path in Path(folder).glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """After how many steps a checkpoint was made."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def put_aside(folder: Path) -> Path:
+    """Where a damaged checkpoint lies from now on: under a name that no run goes on from."""
+    aside = folder.with_name(folder.name + ".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
 
 
 def remove(folder: Path) -> None:

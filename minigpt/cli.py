@@ -2,7 +2,9 @@
 
 import json
 import sys
+import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -120,15 +122,26 @@ def train(arguments: list[str]) -> None:
     from minigpt import corpus, recipes
     from minigpt import train as training
     from minigpt.disk import locked
+    from minigpt.distributed import by_the_first, leave
+    from minigpt.tokenizer import Tokenizer
 
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"train needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
     config, folder = run_settings(recipes.recipe(arguments[0]), arguments[1:], f"train {arguments[0]}")
     fabric = training.make_fabric(config.train)
-    with fabric.rank_zero_first(), locked(folder):
-        training.claim(folder, config)
-        tokenizer = corpus.prepare(config, folder)
-    training.train(config, tokenizer, folder / "shards", folder, fabric=fabric)
+
+    def prepare() -> None:
+        with locked(folder):
+            training.claim(folder, config)
+            corpus.prepare(config, folder)
+
+    by_the_first(prepare)
+    try:
+        training.train(config, Tokenizer.load(folder / "tokenizer.json"), folder / "shards", folder, fabric=fabric)
+    except training.Stopped:
+        leave(fabric)
+        raise
+    leave(fabric)
     fabric.print(f"{folder} is trained; next: minigpt evaluate {folder}")
 
 
@@ -238,12 +251,38 @@ def main() -> None:
         print(USAGE)
         return
     if word not in WORDS:
-        sys.exit(f"minigpt: there is no word {word!r}; choose one of {', '.join(WORDS)}")
+        sys.exit(tell(f"there is no word {word!r}; choose one of {', '.join(WORDS)}", 1))
     warnings.filterwarnings("ignore", module="lightning")
+    if status := call(WORDS[word], arguments):
+        sys.exit(status)
+
+
+def call(word: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """The exit status: 0 done; 75 stopped by a signal with a checkpoint, start it again; 74 the disk, start it again
+    after a while; 70 a crash, also one that another process's end has caused; 1 something that a person must change.
+    """
     try:
-        WORDS[word](arguments)
+        word(arguments)
     except ValueError as fault:
-        sys.exit(f"minigpt: {fault}")
+        return tell(fault, 1)
     except OSError as fault:
-        sys.exit(f"minigpt: {fault.filename or 'the disk'}: {fault.strerror or fault}; "
-                 "free some space or name another folder, then call the same command again")
+        wrong_place = isinstance(fault, FileNotFoundError | FileExistsError | NotADirectoryError | PermissionError)
+        return tell(f"{fault.filename or 'the disk'}: {fault.strerror or fault}; free some space or name another "
+                    "folder, then call the same command again", 1 if wrong_place else 74)
+    except SystemExit as stop:
+        if stop.code == 75:
+            tell(stop, 75)
+        raise
+    except Exception:
+        traceback.print_exc()
+        return 70
+    return 0
+
+
+def tell(what: object, status: int) -> int:
+    print(f"minigpt: {what}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

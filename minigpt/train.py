@@ -3,114 +3,149 @@
 Axes: B batch, T time in tokens, V vocabulary.
 """
 
-import json
-import logging
 import math
-import os
+import platform
 import signal
+import socket
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.fabric.strategies import ModelParallelStrategy
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
-from torch.distributed.fsdp import fully_shard
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
+from torch.utils.checkpoint import checkpoint as compute_again
 from tqdm import tqdm
 
 from minigpt import checkpoint
-from minigpt.alarm import Alarm
+from minigpt.alarm import WINDOW, Alarm
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus import Shards
 from minigpt.disk import locked, write_text
+from minigpt.distributed import (
+    Fabric,
+    Stopwatch,
+    by_the_first,
+    count_processes,
+    delay_copies,
+    exchange,
+    gather,
+    make_fabric,
+    together,
+)
 from minigpt.energy import make_meter
-from minigpt.evaluate.log import Log
+from minigpt.evaluate.log import Log, read_events, read_log, write_event
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.machine import note_machine
 from minigpt.model import GPT
+from minigpt.resume import Checkpoints, Progress, Tell
 from minigpt.schedule import learning_rate
 from minigpt.tokenizer import Tokenizer
+
+REWINDS, REWINDS_TO_ONE = 20, 3
+"""How often a run goes back from spikes before a person must look at it: in all, and to the same checkpoint.
+
+Source  Chowdhery et al. 2022, "PaLM", section 5.1: roughly 20 spikes in the largest run, each passed by going back.
+"""
+
+
+class Stopped(SystemExit):
+    """A signal stopped the run, and a checkpoint has all of it: the exit status asks for another start."""
+
+    def __init__(self, step: int, received: list[list[int]]) -> None:
+        super().__init__(f"stopped after step {step} with a checkpoint; the same command goes on from it")
+        self.code = 75
+        self.why = signal.Signals(next(filter(None, received))[0]).name
 
 
 def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *, progress: bool = True,
           fabric: Fabric | None = None) -> Path:
     """The run's folder with a trained model.safetensors; afterwards it is a checkpoint.
 
-    Goes on from the newest checkpoint if the folder has one; a finished run is left as it is. The curve of a run
-    that was stopped equals the curve of one that was not, bit for bit on one machine.
+    Goes on from the newest whole checkpoint if the folder has one; a finished run is left as it is. The curve of a
+    run that was stopped equals the curve of one that was not, bit for bit on one machine with as many processes.
     Raises  ValueError if another process is at work in the folder, if it holds a run with other settings or a
             checkpoint that does not fit, if the text is shorter than a batch, or if a loss is not finite.
-            SystemExit after SIGTERM or Ctrl-C, with a checkpoint of the last whole step.
+            Stopped after SIGTERM, SIGUSR1 or Ctrl-C, with a checkpoint of the last whole step.
     """
     folder = Path(folder)
     fabric = fabric or make_fabric(config.train)
-    with locked(folder) if fabric.global_rank == 0 else nullcontext():
-        with fabric.rank_zero_first():
-            claim(folder, config)
-        if not (folder / "model.safetensors").exists():
-            take_steps(fabric, config, tokenizer, open_splits(config, tokenizer, shards), folder, progress)
+    tell = partial(write_event, folder) if fabric.global_rank == 0 else lambda *_, **__: None
+    with ExitStack() as lock:
+        by_the_first(lambda: lock.enter_context(locked(folder)))
+        by_the_first(lambda: claim(folder, config))
+        if not exchange((folder / "model.safetensors").exists())[0]:
+            try:
+                splits = together(lambda: open_splits(config, tokenizer, shards))
+                take_steps(fabric, config, tokenizer, splits, folder, tell, progress)
+            except (ValueError, OSError, Stopped) as end:
+                with suppress(OSError):
+                    tell("stop", steps_done(folder), why=end.why if isinstance(end, Stopped) else str(end))
+                raise
     return folder
 
 
 def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: tuple[Shards, Shards], folder: Path,
-               progress: bool) -> None:
+               tell: Tell, progress: bool) -> None:
     """The loop, from the newest checkpoint to the last step.
 
     A step is saved, then evaluated, then logged; its checkpoint carries its row of the log, so that a run which was
-    killed in between writes the row when it goes on.
+    killed in between writes the row when it goes on. After a spike a run with `rewind` goes back to its newest
+    checkpoint, and is then as it was there, but with other batches ahead.
     """
     settings, first_process = config.train, fabric.global_rank == 0
     model, optimizer = set_up(fabric, config)
-    first, row = resume(fabric, config, model, optimizer, tokenizer, folder)
-    bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step",
-               mininterval=1.0, disable=not progress or not first_process)
-    with Log(folder, config, first, active=first_process) as log, stop_signals() as stopped:
-        if add_up(fabric, first_process and len(log.past) < first):
-            log.write(row | validate(config, model, tokenizer, splits[1], first))
-            log.past.append(row)
-        alarm, costs = Alarm(log.past), Costs(fabric, config, folder)
-        for step in bar:
-            row = {"step": step + 1, "tokens": (step + 1) * config.tokens_per_step}
+    with (Checkpoints(config, tokenizer, folder, model.module, optimizer.optimizer, tell) as checkpoints,
+          Log(folder, config, first_process, fabric.world_size) as log, stop_signals() as signals,
+          tqdm(total=settings.steps, desc="training", unit="step", mininterval=1.0,
+               disable=not progress or not first_process) as bar):
+        done = checkpoints.restore()
+        tell("start", done.step, **circumstances(fabric, folder, done))
+        costs = Costs(fabric, config, folder, model.module)
+        alarm = go_on(log, done, lambda: validate(config, model, tokenizer, splits[1], done.step))
+        while done.step < settings.steps:
+            bar.update(done.step - bar.n)
+            row = {"step": done.step + 1, "tokens": (done.step + 1) * config.tokens_per_step}
             costs.start()
-            row |= train_step(fabric, config, model, optimizer, splits[0], step)
-            row |= costs.lap()
-            if infinite := [name for name in ("loss", "gradient_norm") if not math.isfinite(row[name])]:
-                what = f"the {infinite[0]} is {row[infinite[0]]} at step {step + 1}"
-                raise ValueError(f"{report_batch(log, config, splits[0], step, what)}; lower the learning rate, warm "
-                                 f"up longer, or look at the batch; {last_checkpoint(folder)}")
-            for spike in alarm.hear(row) if first_process else ():
-                tqdm.write(report_batch(log, config, splits[0], step, str(spike)))
-            last, stopping = step + 1 == settings.steps, add_up(fabric, bool(stopped)) > 0
-            if last or stopping or (step + 1) % settings.save_every == 0:
-                save(fabric, config, model, optimizer, tokenizer, folder, row)
-            log.write(row | validate(config, model, tokenizer, splits[1], step + 1))
-            if (step + 1) % settings.log_every == 0:
+            row |= train_step(fabric, config, model, optimizer, splits[0], done.step, done.batch)
+            row, stopping, failed = costs.settle(row, bool(signals), checkpoints.failed)
+            if failed:
+                checkpoints.wait()
+            told, risen = listen(alarm, row)
+            told = [report_batch(log, tell, config, splits[0], row["step"], done.batch, what) for what in told]
+            if risen and settings.rewind and (back := rewind(checkpoints, done, tell)):
+                done, alarm = back, go_on(log, back)
+                continue
+            if not math.isfinite(row["loss"] + row["gradient_norm"]):
+                raise ValueError(f"{told[0]}; lower the learning rate, warm up longer, or look at the batch; "
+                                 f"{last_checkpoint(folder)}")
+            done = Progress(row["step"], row, done.skipped)
+            last = done.step == settings.steps
+            if last or stopping or done.step % settings.save_every == 0:
+                checkpoints.save(done)
+            log.write(row | validate(config, model, tokenizer, splits[1], done.step))
+            if done.step % settings.log_every == 0:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", tokens_per_second=f"{row['tokens_per_second']:,.0f}")
             if stopping and not last:
-                fabric.barrier()
-                raise SystemExit(f"stopped after step {step + 1} with a checkpoint; the same command goes on from it")
+                checkpoints.wait()
+                raise Stopped(done.step, exchange(list(signals)))
     finish(fabric, config, model, tokenizer, folder)
+    tell("finish", settings.steps)
 
 
 def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, split: Shards,
-               step: int) -> dict[str, float]:
-    """Move the weights once; the loss before the move, the learning rate and the length of the gradient.
+               step: int, batch: int | None = None) -> dict[str, float]:
+    """Move the weights once; the loss of this process before the move, the learning rate, the length of the gradient.
 
     The seed of the step, like its batch, is a pure function of its number: a resumed run draws what it would have
-    drawn, whatever in the model is random.
+    drawn, whatever in the model is random. Steps and batches have the same numbers until a rewind leaves some out.
     """
     settings = config.train
     torch.manual_seed(zlib.crc32(f"{settings.seed} {step} {fabric.global_rank}".encode()))
@@ -118,10 +153,13 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
     for group in optimizer.param_groups:
         group["lr"] = rate
     started = time.perf_counter()
-    x, y = split.batch(step, settings.batch_size, settings.seed, fabric.global_rank, fabric.world_size)
+    x, y = split.batch(step if batch is None else batch, settings.batch_size, settings.seed, fabric.global_rank,
+                       fabric.world_size)
     data_seconds = time.perf_counter() - started
     total = torch.zeros((), device=fabric.device)
-    for piece_x, piece_y in zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True):
+    pieces = zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True)
+    for number, (piece_x, piece_y) in enumerate(pieces, start=1):
+        delay_copies(model, until_later=number < settings.accumulate)
         piece_x, piece_y = piece_x.to(fabric.device), piece_y.to(fabric.device)
         loss = model(piece_x, documents=split.documents(piece_x), targets=piece_y, loss_chunk=settings.loss_chunk)
         loss = loss / settings.accumulate
@@ -129,7 +167,6 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
         total += loss.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # FSDP2 keeps it in shares
-    total = fabric.all_reduce(total, reduce_op="mean")
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": float(total), "learning_rate": rate, "gradient_norm": float(norm), "data_seconds": data_seconds}
@@ -146,12 +183,69 @@ def validate(config: RunConfig, model: nn.Module, tokenizer: Tokenizer, split: S
     return {"validation_loss": loss.mean, "validation_bits_per_byte": bits_per_byte(loss.nats, lengths[loss.targets])}
 
 
-def report_batch(log: Log, config: RunConfig, split: Shards, step: int, what: str) -> str:
-    """The sentence for the console; the whole list of the step's windows goes to alarms.jsonl."""
-    windows = [split.whereabouts(i) for i in split.indices(step, config.train.batch_size, config.train.seed)]
-    log.alarm({"step": step + 1, "what": what, "windows": windows})
+def listen(alarm: Alarm, row: dict[str, float]) -> tuple[list[str], bool]:
+    """What is wrong with a step, in words, and whether its loss is. A step that is not finite is nobody's past."""
+    if infinite := [name for name in ("loss", "gradient_norm") if not math.isfinite(row[name])]:
+        return [f"the {infinite[0]} is {row[infinite[0]]} at step {row['step']}"], True
+    spikes = alarm.hear(row)
+    return [str(spike) for spike in spikes], any(spike.name == "loss" for spike in spikes)
+
+
+def report_batch(log: Log, tell: Tell, config: RunConfig, split: Shards, step: int, batch: int, what: str) -> str:
+    """The sentence about a step, also on the console; the whole list of its windows goes to alarms.jsonl."""
+    windows = [split.whereabouts(i) for i in split.indices(batch, config.train.batch_size, config.train.seed)]
+    log.alarm({"step": step, "batch": batch + 1, "what": what, "windows": windows})
+    tell("alarm", step, what=what)
     more = f" and {len(windows) - 2} more windows (alarms.jsonl)" if len(windows) > 2 else ""
-    return f"{what}; the batch held {', '.join(windows[:2])}{more}"
+    sentence = f"{what}; the batch held {', '.join(windows[:2])}{more}"
+    if log.active:
+        tqdm.write(sentence)
+    return sentence
+
+
+def rewind(checkpoints: Checkpoints, done: Progress, tell: Tell) -> Progress | None:
+    """The newest checkpoint again, with the batches up to the one just read left out; None if there is none yet.
+
+    What is left out stands in all later checkpoints. A run that is killed before the next one reads those batches,
+    meets the same spike and goes back in the same way.
+    Raises  ValueError if the run has gone back too often.
+    """
+    back = checkpoints.restore()
+    if not back.step:
+        return None
+    before = [step for step, _ in done.skipped]
+    if len(before) == REWINDS or before.count(back.step) == REWINDS_TO_ONE:
+        raise ValueError(f"the loss has spiked again at step {done.step + 1} after {before.count(back.step)} rewinds "
+                         f"to step {back.step} and {len(before)} in all; lower the learning rate, warm up longer, or "
+                         "begin again with train.rewind False")
+    first = Progress(back.step, skipped=done.skipped).batch
+    tell("rewind", done.step + 1, to_step=back.step, skipped_batches=[first, done.batch])
+    return Progress(back.step, back.row, [*done.skipped, (back.step, done.batch + 1 - first)])
+
+
+def go_on(log: Log, done: Progress, validated: Callable[[], dict[str, float]] = dict) -> Alarm:
+    """Let the log end at the step that is done, and give the alarm, in every process, the past that it knows."""
+    log.go_on(done.step, done.batch)
+    if exchange(len(log.past) < done.step)[0]:
+        log.write(done.row | validated())
+        log.past.append(done.row)
+    return Alarm(exchange(log.past[-WINDOW:])[0])
+
+
+def circumstances(fabric: Fabric, folder: Path, done: Progress) -> dict[str, Any]:
+    """Where and with what a run starts or goes on."""
+    ranks, here = count_processes()
+    gpu = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else None
+    return {"ranks": ranks, "nodes": ranks // here, "host": socket.gethostname(), "gpu": gpu,
+            "restart": sum(event["event"] == "start" for event in read_events(folder)),
+            "checkpoint": f"step-{done.step:06d}" if done.step else None,
+            "python": platform.python_version(), "torch": torch.__version__, "minigpt": version("seed-class")}
+
+
+def steps_done(folder: Path) -> int:
+    """The last step in the log."""
+    path = folder / "log.csv"
+    return max((row["step"] for row in read_log(path)), default=0) if path.exists() else 0
 
 
 def last_checkpoint(folder: Path) -> str:
@@ -165,62 +259,53 @@ class Costs:
     The first process writes into machine.json where the best rate and the energy come from.
     """
 
-    def __init__(self, fabric: Fabric, config: RunConfig, folder: Path) -> None:
+    def __init__(self, fabric: Fabric, config: RunConfig, folder: Path, model: nn.Module) -> None:
         self.fabric, self.tokens = fabric, config.tokens_per_step
         self.flops = config.tokens_per_step * config.model.flops_per_token
         self.meter = make_meter(fabric.device, config.train.watts)
         self.counts = self.meter is not None and (self.meter.one_a_process or fabric.local_rank == 0)
+        self.stopwatch = Stopwatch(model, fabric.device) if fabric.world_size > 1 else None
         self.peak = None
         if fabric.global_rank == 0:
             self.peak = note_machine(fabric.device, config.train.precision, folder, self.meter)
         self.start()
 
     def start(self) -> None:
+        if self.stopwatch:
+            self.stopwatch.lap()
         self.started = time.perf_counter()
         if self.meter:
             self.meter.lap()
 
-    def lap(self) -> dict[str, float]:
-        """The costs since `start`, over all processes."""
-        joules = add_up(self.fabric, self.meter.lap() if self.counts else 0.0)
+    def settle(self, row: dict[str, float], *flags: bool) -> tuple[Any, ...]:
+        """The step's row as all processes saw it, with its costs since `start`; each flag if any process raised it.
+
+        One message a step carries all of this, so that all processes decide alike and at the same step.
+        """
+        own = self.stopwatch.lap() if self.stopwatch else 0.0
+        joules = self.meter.lap() if self.counts else 0.0
+        seen = gather(self.fabric, row["loss"], row["gradient_norm"], row["data_seconds"], own, joules, *flags)
         seconds = time.perf_counter() - self.started
-        row = {"tokens_per_second": round(self.tokens / seconds, 1)}
+        row = row | {"loss": float(seen[:, 0].mean()), "gradient_norm": float(seen[0, 1]),
+                     "data_seconds": float(seen[:, 2].max()), "tokens_per_second": round(self.tokens / seconds, 1)}
+        if self.stopwatch:
+            row |= {"slowest_rank": int(seen[:, 3].argmax()), "slowest_seconds": float(seen[:, 3].max()),
+                    "median_seconds": float(seen[:, 3].median())}
         if self.meter:
-            row["joules"] = joules
+            row["joules"] = float(seen[:, 4].sum())
         if self.peak:
             row["flops_utilization"] = self.flops / seconds / (self.peak.flops_per_second * self.fabric.world_size)
-        return row
-
-
-def make_fabric(settings: TrainConfig) -> Fabric:
-    """One process by itself, or one of several that `torchrun` or Slurm started: then the model is sharded."""
-    for library in ("lightning.fabric", "lightning.pytorch"):  # the second speaks for the first
-        logging.getLogger(library).setLevel(logging.WARNING)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.batch_size % (processes * settings.accumulate):
-        raise ValueError(f"batch_size {settings.batch_size} cannot be shared by {processes} processes in "
-                         f"{settings.accumulate} pieces each; change one of the three")
-    if processes == 1:
-        fabric = Fabric(devices=1, precision=settings.precision, plugins=LightningEnvironment())
-    else:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-        fabric = Fabric(devices=here, num_nodes=processes // here, precision=settings.precision,
-                        strategy=ModelParallelStrategy(shard, data_parallel_size=processes, tensor_parallel_size=1))
-    fabric.launch()
-    return fabric
-
-
-def shard(model: nn.Module, mesh: torch.distributed.DeviceMesh) -> nn.Module:
-    """FSDP2: each process keeps its share of every block and gathers a block only while it computes it."""
-    for block in model.blocks:
-        fully_shard(block, mesh=mesh["data_parallel"])
-    return fully_shard(model, mesh=mesh["data_parallel"])
+        return row, *seen[:, 5:].any(dim=0).tolist()
 
 
 def set_up(fabric: Fabric, config: RunConfig) -> tuple[nn.Module, Optimizer]:
     """The model on its device, sharded where there are several processes, and its optimizer."""
     torch.set_float32_matmul_precision(config.train.float32_matmul)
-    model = fabric.setup_module(GPT(config.model, config.train.seed))
+    model = GPT(config.model, config.train.seed)
+    if config.train.activation_checkpointing:
+        for block in model.blocks:
+            block.forward = partial(compute_again, block.forward, use_reentrant=False)
+    model = fabric.setup_module(model)
     if config.train.compile:
         model.module.compile_parts()
     return model, fabric.setup_optimizers(make_optimizer(model, config.train))
@@ -240,62 +325,11 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> AdamW:
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """Collect a sharded model's weights into whole tensors, on the first process only."""
 
-SPREAD = StateDictOptions(full_state_dict=True)
-"""Spread whole tensors, which every process has, over the shards."""
-
-
-def save(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, tokenizer: Tokenizer,
-         folder: Path, row: dict[str, float]) -> None:
-    """Write checkpoints/step-NNNNNN whole and drop those that are older than the last few."""
-    weights = get_model_state_dict(model.module, options=WHOLE)
-    moments = get_optimizer_state_dict(model.module, optimizer.optimizer, options=WHOLE)
-    if fabric.global_rank == 0:
-        checkpoints = folder / "checkpoints"
-        name = f"step-{row['step']:06d}"
-        checkpoint.save(checkpoints / name, config, weights, tokenizer, flatten_moments(moments), row)
-        for old in checkpoint.finished(checkpoints)[: -config.train.keep_checkpoints]:
-            checkpoint.remove(old)
-    fabric.barrier()
-
-
-def resume(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: Optimizer, tokenizer: Tokenizer,
-           folder: Path) -> tuple[int, dict[str, float]]:
-    """Put the newest checkpoint, if there is one, into model and optimizer; the steps it has done, its row of the log.
-
-    Raises  ValueError, naming the tensor or the tokenizer, if the checkpoint is not one of this run.
-    """
-    found = checkpoint.finished(folder / "checkpoints")
-    if not found:
-        return 0, {}
-    weights_file, moments_file = found[-1] / "model.safetensors", found[-1] / "optimizer.safetensors"
-    checkpoint.check_tokenizer(weights_file, tokenizer)
-    weights = checkpoint.read_weights(weights_file)
-    checkpoint.check_tensors(checkpoint.untied(config.model, model.module.state_dict()), weights, weights_file)
-    if config.model.tied:
-        weights["head.weight"] = weights["embedding.weight"]
-    set_model_state_dict(model.module, weights, options=SPREAD)
-    state = get_optimizer_state_dict(model.module, optimizer.optimizer, options=SPREAD)
-    moments = checkpoint.read_weights(moments_file)
-    checkpoint.check_tensors(flatten_moments(state), moments, moments_file)
-    for key, value in moments.items():
-        name, moment = key.rsplit("/", 1)
-        state["state"][name][moment] = value
-    set_optimizer_state_dict(model.module, optimizer.optimizer, state, options=SPREAD)
-    row = json.loads((found[-1] / "row.json").read_text(encoding="utf-8"))
-    return row["step"], row
-
-
-def flatten_moments(state: dict) -> dict[str, Tensor]:
-    """The optimizer's tensors under one name each: the weight's, a stroke, the moment's."""
-    return {f"{name}/{moment}": value for name, tensors in state["state"].items() for moment, value in tensors.items()}
-
-
 def finish(fabric: Fabric, config: RunConfig, model: nn.Module, tokenizer: Tokenizer, folder: Path) -> None:
     """Write model.safetensors: its presence is what says that a run is finished."""
     weights = get_model_state_dict(model.module, options=WHOLE)
-    if fabric.global_rank == 0:
-        checkpoint.write_weights(folder / "model.safetensors", checkpoint.untied(config.model, weights), tokenizer)
-    fabric.barrier()
+    by_the_first(lambda: checkpoint.write_weights(folder / "model.safetensors",
+                                                  checkpoint.untied(config.model, weights), tokenizer))
 
 
 def open_splits(config: RunConfig, tokenizer: Tokenizer, shards: Path) -> tuple[Shards, Shards]:
@@ -312,21 +346,23 @@ def open_splits(config: RunConfig, tokenizer: Tokenizer, shards: Path) -> tuple[
     return training, validation
 
 
+FREE = {f"train.{name}" for name in ("accumulate", "sharding", "activation_checkpointing", "loss_chunk", "compile",
+                                     "async_checkpoints", "keep_checkpoints", "keep_every")}
+"""Settings that a run may change on its way, for other machines: they change rounding at most."""
+
+
 def claim(folder: Path, config: RunConfig) -> None:
     """Make the folder this run's. Raises ValueError, naming a field, if it is already another run's."""
     path = folder / "config.json"
     if path.exists():
-        if differences := config.differences(RunConfig.read(path)):
-            raise ValueError(f"{folder} holds a run with other settings ({differences[0]}); "
+        differences = config.differences(RunConfig.read(path))
+        if others := [told for told in differences if told.split()[0] not in FREE]:
+            raise ValueError(f"{folder} holds a run with other settings ({others[0]}); "
                              "choose another folder or remove that one")
-        return
+        if not differences:
+            return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, config.to_json())
-
-
-def add_up(fabric: Fabric, value: float) -> float:
-    """The sum of one number over all processes."""
-    return float(fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="sum"))
 
 
 @contextmanager

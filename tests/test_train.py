@@ -135,6 +135,13 @@ def interrupted(prepared, folder, monkeypatch):
     return checkpoint.finished(folder / "checkpoints")[-1]
 
 
+def sign_again(path, tokenizer):
+    """A manifest for files that a test has changed."""
+    folder = path.parent
+    names = [name.name for name in folder.iterdir() if name.name != checkpoint.MANIFEST]
+    checkpoint.write_manifest(folder, tokenizer, {name: checkpoint.stamp(folder / name) for name in names})
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
 @pytest.mark.parametrize(("change", "sentence"), [
     (lambda tensors: tensors.pop(next(iter(tensors))), "lacks tensor"),
@@ -145,6 +152,7 @@ def test_a_run_refuses_a_checkpoint_that_does_not_fit(prepared, tmp_path, monkey
     tensors = checkpoint.read_weights(path)
     change(tensors)
     checkpoint.write_weights(path, tensors, prepared[1])
+    sign_again(path, prepared[1])
     with pytest.raises(ValueError, match=sentence):
         run(prepared, tmp_path / "run")
 
@@ -152,6 +160,7 @@ def test_a_run_refuses_a_checkpoint_that_does_not_fit(prepared, tmp_path, monkey
 def test_a_run_refuses_a_checkpoint_of_another_tokenizer(prepared, tmp_path, monkeypatch):
     path = interrupted(prepared, tmp_path / "run", monkeypatch) / "model.safetensors"
     save_file(checkpoint.read_weights(path), path, {"tokenizer": "another"})
+    sign_again(path, prepared[1])
     with pytest.raises(ValueError, match=f"trained with tokenizer another .* {prepared[1].fingerprint}"):
         run(prepared, tmp_path / "run")
 
@@ -176,7 +185,7 @@ def test_a_second_run_in_the_same_folder_is_refused(prepared, tmp_path):
     assert other.stdout.readline() == "locked\n"
     with pytest.raises(ValueError, match=r"another process is at work in .*new; wait for it"):
         run(prepared, tmp_path / "new")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"lock", "lease.json"}
     other.kill()
     other.communicate()
     run(prepared, tmp_path / "new")
