@@ -1,6 +1,7 @@
 """minigpt on the command line."""
 
 import json
+import shlex
 import sys
 import traceback
 import warnings
@@ -18,6 +19,8 @@ USAGE = """usage: minigpt WORD ...
   minigpt shards RECIPE [--processes 2 ...]       the text of a recipe as tokens; the same command goes on after a stop
   minigpt shards RECIPE --part 0 --parts 8        one part of it, on one of several machines; the last joins them
   minigpt shards --check FOLDER                   is every shard of a run there, once, and what was written?
+  minigpt slurm RECIPE [--parts 8 ... --submit]   write the job script that makes the shards on a cluster, and send it
+  minigpt slurm RECIPE [--nodes 4 ... --submit]   write the job script that trains a recipe on a cluster, and send it
   minigpt train RECIPE [--train.steps 300 ...]    train a recipe; the same command goes on after a stop
   minigpt generate FOLDER --prompt "def "         let a trained model write
   minigpt evaluate FOLDER                         score a trained model: scores.json
@@ -118,6 +121,44 @@ def print_shards(folder: Path) -> None:
         print(f"{split:<11}{len(found):>6,} shards {documents:>12,} documents {tokens:>16,} tokens {size:>18,} bytes")
 
 
+def slurm(arguments: list[str]) -> None:
+    from minigpt import recipes
+    from minigpt.cluster import slurm as jobs
+
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"slurm needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
+    name, recipe, usual = arguments[0], recipes.recipe(arguments[0]), jobs.Job()
+
+    def settings(config: Annotated[RunConfig, tyro.conf.arg(name="")] = recipe,
+                 job: Annotated[jobs.Job, tyro.conf.arg(name="")] = usual, folder: Path | None = None,
+                 parts: int = 0, submit: bool = False) -> tuple[RunConfig, jobs.Job, Path, int, bool]:
+        """Write the job script that trains a recipe on a cluster; every field of the recipe can be changed here.
+
+        Args:
+            folder: where the run is kept, on a disk that all nodes share; runs/NAME if not given.
+            parts: write the script of an array instead, of so many tasks that write the recipe's shards.
+            submit: hand the script to Slurm.
+        """
+        return config, job, folder or Path("runs") / config.name, parts, submit
+
+    config, job, folder, parts, submit = tyro.cli(settings, args=arguments[1:], prog=f"minigpt slurm {name}")
+    if parts < 0:
+        raise ValueError(f"parts is {parts} but counts tasks; give a positive number")
+    if found := jobs.jobs_of(folder):
+        raise ValueError(f"job {', '.join(found)} works in {folder} already; wait for it, end it with scancel, "
+                         "or name another folder with --folder")
+    from minigpt.cluster.ready import check_ready, check_writable
+
+    if parts:
+        check_writable(folder)
+        script = jobs.write_shards_array(config, name, folder, job, parts)
+    else:
+        check_ready(config, folder, job.ranks)
+        script = jobs.write_training(config, name, folder, job)
+    print(f"job {jobs.submit(script)} is queued; watch it with: squeue --me" if submit else
+          f"{script}\nread it, then send it: sbatch {shlex.quote(str(script))}")
+
+
 def train(arguments: list[str]) -> None:
     from minigpt import corpus, recipes
     from minigpt import train as training
@@ -127,7 +168,7 @@ def train(arguments: list[str]) -> None:
 
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"train needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
-    config, folder = run_settings(recipes.recipe(arguments[0]), arguments[1:], f"train {arguments[0]}")
+    config, folder, copy = train_settings(recipes.recipe(arguments[0]), arguments)
     fabric = training.make_fabric(config.train)
 
     def prepare() -> None:
@@ -137,12 +178,29 @@ def train(arguments: list[str]) -> None:
 
     by_the_first(prepare)
     try:
-        training.train(config, Tokenizer.load(folder / "tokenizer.json"), folder / "shards", folder, fabric=fabric)
+        training.train(config, Tokenizer.load(folder / "tokenizer.json"), copy or folder / "shards", folder,
+                       fabric=fabric)
     except training.Stopped:
         leave(fabric)
         raise
     leave(fabric)
     fabric.print(f"{folder} is trained; next: minigpt evaluate {folder}")
+
+
+def train_settings(recipe: RunConfig, arguments: list[str]) -> tuple[RunConfig, Path, Path | None]:
+    """As `run_settings`, and where a copy of the shards lies."""
+
+    def settings(config: Annotated[RunConfig, tyro.conf.arg(name="")] = recipe, folder: Path | None = None,
+                 shards: Path | None = None) -> tuple[RunConfig, Path, Path | None]:
+        """Train a recipe; every field of it can be changed here.
+
+        Args:
+            folder: where the run is kept; runs/NAME if not given.
+            shards: a copy of the run's shards to read from, such as one on this machine's own disk.
+        """
+        return config, folder or Path("runs") / config.name, shards
+
+    return tyro.cli(settings, args=arguments[1:], prog=f"minigpt train {arguments[0]}")
 
 
 def run_settings(recipe: RunConfig, arguments: list[str], word: str) -> tuple[RunConfig, Path]:
@@ -242,7 +300,7 @@ def recipes(arguments: list[str]) -> None:
               f"{config.tokens_per_step:>9,} tokens   {recipe.__doc__.splitlines()[0]}")
 
 
-WORDS = {word.__name__: word for word in (journey, shards, train, generate, evaluate, report, export, recipes)}
+WORDS = {word.__name__: word for word in (journey, shards, slurm, train, generate, evaluate, report, export, recipes)}
 
 
 def main() -> None:
