@@ -118,7 +118,7 @@ def together(action: Callable[[], T], group: dist.ProcessGroup | None = None) ->
 def by_the_first(action: Callable[[], object], group: dist.ProcessGroup | None = None) -> None:
     """The first process acts, the others wait for it; its ValueError or OSError is everybody's."""
     first = not dist.is_initialized() or dist.get_rank(group) == 0
-    together((lambda: action() and None) if first else (lambda: None), group)
+    together(action if first else lambda: None, group)
 
 
 class Stopwatch:

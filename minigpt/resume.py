@@ -113,15 +113,18 @@ class Checkpoints:
         """The checkpoint, whole or not at all: aside, then the manifest, then its name."""
         final = self.folder / f"step-{progress.step:06d}"
         aside = final.with_name(final.name + ".partial")
-        by_the_first(partial(self.begin, aside, progress), self.group)
-        mine = together(partial(self.write_share, aside, state), self.group)
-        stamps = {name: mark for some in exchange(mine, self.group) for name, mark in some.items()}
-        by_the_first(partial(self.complete, aside, final, stamps), self.group)
-        if self.rank == 0:
-            seconds = time.perf_counter() - started
-            self.tell("checkpoint", progress.step, name=final.name, seconds=seconds,
-                      standing_seconds=seconds if standing is None else standing,
-                      bytes=sum(mark["bytes"] for mark in stamps.values()))
+        try:
+            by_the_first(partial(self.begin, aside, progress), self.group)
+            mine = together(partial(self.write_share, aside, state), self.group)
+            stamps = {name: mark for some in exchange(mine, self.group) for name, mark in some.items()}
+            by_the_first(partial(self.complete, aside, final, stamps), self.group)
+        except BaseException:
+            if self.rank == 0:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise
+        seconds, size = time.perf_counter() - started, sum(mark["bytes"] for mark in stamps.values())
+        together(partial(self.tell, "checkpoint", progress.step, name=final.name, bytes=size, seconds=seconds,
+                         standing_seconds=seconds if standing is None else standing), self.group)
 
     def begin(self, aside: Path, progress: Progress) -> None:
         """A folder with all but the tensors."""
@@ -159,6 +162,7 @@ class Checkpoints:
                 checkpoints and none is whole.
         """
         self.wait()
+        by_the_first(self.sweep, self.group)
         newest = self.newest()
         if newest is None:
             return Progress()
@@ -186,6 +190,11 @@ class Checkpoints:
                              f"{faults[found[-1]]}); put one back from a copy, or remove the folder to begin again")
         by_the_first(lambda: [self.put_aside(*pair) for pair in faults.items()], self.group)
         return found[len(found) - len(faults) - 1] if found else None
+
+    def sweep(self) -> None:
+        """Remove what a kill left half written."""
+        for left in self.folder.glob("step-*.partial"):
+            shutil.rmtree(left)
 
     def put_aside(self, folder: Path, fault: str) -> None:
         aside = checkpoint.put_aside(folder)

@@ -219,7 +219,7 @@ def rewind(checkpoints: Checkpoints, done: Progress, tell: Tell) -> Progress | N
                          f"to step {back.step} and {len(before)} in all; lower the learning rate, warm up longer, or "
                          "begin again with train.rewind False")
     first = Progress(back.step, skipped=done.skipped).batch
-    tell("rewind", done.step + 1, to_step=back.step, skipped_batches=[first, done.batch])
+    tell("rewind", done.step + 1, to_step=back.step, skipped=[first, done.batch])
     return Progress(back.step, back.row, [*done.skipped, (back.step, done.batch + 1 - first)])
 
 
@@ -299,15 +299,15 @@ class Costs:
 
 
 def set_up(fabric: Fabric, config: RunConfig) -> tuple[nn.Module, Optimizer]:
-    """The model on its device, sharded where there are several processes, and its optimizer."""
+    """The model on its device, spread where there are several processes, and its optimizer."""
     torch.set_float32_matmul_precision(config.train.float32_matmul)
     model = GPT(config.model, config.train.seed)
+    if config.train.compile:
+        model.compile_parts()
     if config.train.activation_checkpointing:
         for block in model.blocks:
             block.forward = partial(compute_again, block.forward, use_reentrant=False)
     model = fabric.setup_module(model)
-    if config.train.compile:
-        model.module.compile_parts()
     return model, fabric.setup_optimizers(make_optimizer(model, config.train))
 
 

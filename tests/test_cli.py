@@ -1,9 +1,11 @@
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from minigpt import cli
+from minigpt.train import Stopped
 
 
 def call(monkeypatch, capsys, *words):
@@ -64,6 +66,19 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys, texts):
     status, said = call(monkeypatch, capsys, "train", "journey", "--data.source", texts, "--folder", "/proc/nothing")
     assert said.startswith("minigpt: /proc/nothing: No such file") and "name another folder" in said
     assert said.count("\n") == 1 and status == 1
+
+
+@pytest.mark.parametrize(("fault", "status"), [
+    (ValueError("d_model 128 is too wide"), 1), (FileNotFoundError(2, "No such file", "/nowhere"), 1),
+    (OSError(28, "No space left on device", "/runs"), 74), (RuntimeError("Connection closed by peer"), 70),
+    (Stopped(12, [[], [signal.SIGUSR1]]), 75)])
+def test_the_exit_status_says_whether_to_come_back(monkeypatch, capsys, fault, status):
+    def fails(arguments):
+        raise fault
+
+    monkeypatch.setitem(cli.WORDS, "train", fails)
+    found, said = call(monkeypatch, capsys, "train", "journey")
+    assert found == status and ("stopped after step 12" if status == 75 else str(fault.args[-1])) in said
 
 
 def test_the_command_is_installed():

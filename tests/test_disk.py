@@ -1,0 +1,75 @@
+"""One process at a time works in a folder, whatever machine it is on."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from minigpt import disk
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A lease that a process of another machine holds, so many seconds after its last sign of life."""
+    def hold(seconds, job=""):
+        lease = {"host": "far", "kernel": "another", "process": 7, "job": job, "token": "x"}
+        (tmp_path / "lease.json").write_text(json.dumps(lease))
+        os.utime(tmp_path / "lease.json", (time.time() - seconds,) * 2)
+        return tmp_path
+    return hold
+
+
+def test_a_folder_that_another_machine_works_in_is_refused(elsewhere):
+    folder = elsewhere(12)
+    said = r"process 7 of far \(job none\) is at work in .* sign of life is 1[23] s old"
+    with pytest.raises(ValueError, match=said), disk.locked(folder):
+        pass
+    assert json.loads((folder / "lease.json").read_text())["host"] == "far"
+    assert sorted(path.name for path in folder.iterdir()) == ["lease.json", "lock"]
+
+
+def test_a_lease_without_a_sign_of_life_for_a_minute_is_taken_over(elsewhere):
+    folder = elsewhere(disk.LIMIT + 1)
+    with disk.locked(folder):
+        assert disk.read_lease(folder / "lease.json")["process"] == os.getpid()
+
+
+def test_a_job_that_comes_back_waits_for_its_own_earlier_start(elsewhere, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    folder = elsewhere(disk.LIMIT - 1, job="42")
+    with disk.locked(folder):
+        assert disk.read_lease(folder / "lease.json")["job"] == "42"
+    with pytest.raises(ValueError, match=r"\(job 43\) is at work"), disk.locked(elsewhere(1, job="43")):
+        pass
+
+
+def test_a_dead_process_of_this_machine_leaves_nothing_that_anybody_waits_for(tmp_path):
+    lease = {"host": "here", "kernel": disk.kernel(), "process": 1, "job": "", "token": "x"}
+    (tmp_path / "lease.json").write_text(json.dumps(lease))
+    with disk.locked(tmp_path):
+        pass
+    assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_lease_is_touched_while_it_lasts_and_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "BEAT", 0.05)
+    stopped, before = [], signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
+    try:
+        with disk.locked(tmp_path):
+            path = tmp_path / "lease.json"
+            os.utime(path, (0, 0))
+            wait_for(lambda: path.stat().st_mtime > 1)
+            disk.write_text(path, json.dumps({"host": "far"}))
+            wait_for(lambda: stopped)
+        assert json.loads(path.read_text()) == {"host": "far"}
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def wait_for(is_so):
+    end = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
