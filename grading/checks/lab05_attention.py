@@ -184,7 +184,8 @@ def causal_weights(queries, keys):
         ),
     ),
     hints=(
-        "The function `attention` at the top of the chapter, and the mask by hand; numpy's lower triangle is `np.tri`.",
+        "The function `attention` at the top of the chapter, and the mask by hand; numpy's lower triangle is `np.tri`, "
+        "and `np.where(a, b, c)` takes from b where a is true, else from c.",
         "All scores are one product of two tables; −infinity where a row must not look; then a softmax in each row.",
         "`T, K = queries.shape`",
     ),
@@ -761,6 +762,11 @@ STEP = Question(
             step_source(store='cache["keys"][:] = [*cache["keys"][-1:], key]\n    '
                               'cache["values"][:] = [*cache["values"][-1:], value]'),
             "Your cache forgets: it keeps the last token and the new one. Causal attention sees all earlier tokens.",
+        ),
+        Wrong(
+            "not-divided",
+            step_source().replace(" / powers.sum()", ""),
+            "Your weights are powers of e that nobody has divided by their sum, so they do not add up to 1.",
         ),
     ),
     right=(

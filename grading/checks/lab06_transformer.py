@@ -229,7 +229,8 @@ def turn(x, positions, base):
     ),
     forbidden=("minigpt",),
     hints=(
-        "The function `turn` in the section on positions; there the axes before the last two are batch and heads.",
+        "The function `turn` in the section on positions; there the axes before the last two are batch and heads. "
+        "Numpy writes `np.concatenate(..., axis=-1)` where torch writes `cat(..., dim=-1)`.",
         "A table of angles (T, K/2) by `np.outer`, the first half of the columns, the second half, and the formula "
         "for a pair.",
         "`half = x.shape[1] // 2`",
@@ -428,7 +429,8 @@ GROUPED = Question(
     ),
     forbidden=("torch.nn.functional.scaled_dot_product_attention", "minigpt"),
     hints=(
-        "The section on grouped heads, and the attention that you wrote in lab 05.",
+        "The section on grouped heads, and the attention that you wrote in lab 05. "
+        "Numpy writes `np.repeat(..., axis=0)` where torch writes `repeat_interleave(..., dim=0)`.",
         "Make H keys out of G, each repeated for its neighbors; from there on every head is as in chapter 05.",
         "`H, T, K = queries.shape`",
     ),
@@ -531,6 +533,16 @@ BLOCK = Question(
     return x""",
             "Your block changes the table that it was given. `x += ...` writes into the caller's array; "
             "write `x = x + ...`.",
+        ),
+        Wrong(
+            "no-residual-side-by-side",
+            """def block(x, attend, feed, norm_1, norm_2, parallel):
+    attended = attend(norm_1(x))
+    if parallel:
+        return attended + feed(norm_2(x))
+    x = x + attended
+    return x + feed(norm_2(x))""",
+            "Side by side your block forgets `x` itself: three things are added, it and what both parts answer.",
         ),
     ),
     right=(
@@ -635,6 +647,13 @@ COUNT = Question(
             count_source(gates="2"),
             "Your LLaMA has two matrices in the feed-forward part. SwiGLU has three: gate, up and down.",
         ),
+        Wrong(
+            "matrices-alone",
+            """def count(family, n_layers, D, H, G, F, V):
+    attention = 2 * D * D + 2 * D * G * D // H
+    return 2 * V * D + n_layers * (attention + (3 if family == "llama" else 2) * F * D)""",
+            "You count matrices alone. Each norm has a gain, in NeoX a bias too, and so has each matrix of its blocks.",
+        ),
     ),
     right=(
         Right(
@@ -702,6 +721,11 @@ WIDTH = Question(
             "one-block",
             "answer_billions = 12 * 2048**2 / 1e9",
             "This is one block. There are 96 of them.",
+        ),
+        Wrong(
+            "numbers",
+            "answer_billions = 96 * 12 * 2048**2",
+            "These are numbers. The question asks for billions of them: divide by 1e9.",
         ),
     ),
     hints=(
