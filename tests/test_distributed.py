@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_laws import ONE_THREAD, assert_same_weights, columns, curve, run
-from test_resume import events, flip, names
+from test_resume import SPIKED, events, flip, names, spike_at
 
 from minigpt import checkpoint
 from minigpt.config import TrainConfig
@@ -23,8 +23,8 @@ from minigpt.evaluate import read_log
 NEAR = 1e-5
 """How far the losses of several processes may lie from those of one, in nats.
 
-They add the same numbers in another order: over twelve steps 1e-6 at most. The nearest mistake, gradients that are
-added instead of averaged before they are clipped, gives 1e-2 in the third step.
+They add the same numbers in another order: over twelve steps that makes 1e-6. The nearest mistake, gradients that are
+added and not averaged, makes gradient_norm as many times as large as there are processes, in the first step.
 """
 
 PROGRAM = """
@@ -40,34 +40,48 @@ if nodes > 1:  # torchrun takes all processes for one machine's: let them be sev
     here = int(os.environ["WORLD_SIZE"]) // nodes
     os.environ |= {"LOCAL_WORLD_SIZE": str(here), "LOCAL_RANK": str(rank % here), "GROUP_RANK": str(rank // here)}
 
+from torch.distributed.checkpoint import HuggingFaceStorageWriter as Writer
 from minigpt.corpus import Shards
 from minigpt.distributed import leave
-from minigpt.model import Block
+from minigpt.model import GPT, Block
 from minigpt.tokenizer import Tokenizer
 from minigpt.train import Stopped, make_fabric, train
 
-config, tokenizer, shards, jobs, stop, slow = pickle.loads(Path(sys.argv[1]).read_bytes())
-read, compute = Shards.batch, Block.forward
+config, tokenizer, shards, jobs, happens = pickle.loads(Path(sys.argv[1]).read_bytes())
+read, compute, measure, write, now = Shards.batch, Block.forward, GPT.loss, Writer.write_data, []
 
 def batch(self, number, *arguments):
-    if number == stop and rank == 1:
+    now[:] = [number]
+    if number == happens.get("stop") and rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
     return read(self, number, *arguments)
 
-def forward(self, *arguments):
-    time.sleep(0.02 * (rank == slow))
-    return compute(self, *arguments)
+def loss(self, *given):
+    return measure(self, *given) * (50 if now[0] in happens["spikes"] else 1)
+
+def forward(self, *given):
+    time.sleep(0.02 * (rank == happens["slow"]))
+    return compute(self, *given)
+
+def write_data(self, *given):
+    if rank == 1 and happens["full"] in str(self.path):
+        raise OSError(28, "No space left on device")
+    return write(self, *given)
 
 Shards.batch = batch
-if slow is not None:
+if "spikes" in happens:
+    GPT.loss = loss
+if "slow" in happens:
     Block.forward = forward
+if "full" in happens:
+    Writer.write_data = write_data
 for folder, changes in jobs:
     settings = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     fabric = make_fabric(settings.train)
     try:
         train(settings, Tokenizer.load(tokenizer), shards, folder, progress=False, fabric=fabric)
-    except Stopped as end:
-        print(f"rank {rank} stopped with {end.code}: {end}", flush=True)
+    except (Stopped, OSError) as end:
+        print(f"rank {rank} ended: {end}", flush=True)
 leave(fabric)
 """
 
@@ -77,19 +91,19 @@ def several(prepared, tmp_path):
     """A function that trains in several processes and gives back what they printed."""
     config, _tokenizer, home = prepared
 
-    def write(*jobs, stop=None, slow=None):
+    def write(*jobs, **happens):
         job, program = tmp_path / "job", tmp_path / "program.py"
-        job.write_bytes(pickle.dumps((config, home / "tokenizer.json", home / "shards", jobs, stop, slow)))
+        job.write_bytes(pickle.dumps((config, home / "tokenizer.json", home / "shards", jobs, happens)))
         program.write_text(PROGRAM)
         return [str(program), str(job)]
 
-    def start(processes, *jobs, nodes=1, **more):
+    def start(processes, *jobs, nodes=1, **happens):
         return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-                                 str(processes), *write(*jobs, **more)], stdout=subprocess.PIPE,
+                                 str(processes), *write(*jobs, **happens)], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, env=ONE_THREAD | {"NODES": str(nodes)})
 
-    def go(processes, *jobs, **more):
-        process = start(processes, *jobs, **more)
+    def go(processes, *jobs, **happens):
+        process = start(processes, *jobs, **happens)
         printed = process.communicate(timeout=300)[0]
         assert process.returncode == 0, printed
         return printed
@@ -171,7 +185,7 @@ def test_two_tasks_of_srun_are_two_processes(prepared, several, tmp_path):
 def test_a_run_moves_from_two_processes_to_one_and_back(prepared, several, tmp_path, monkeypatch):
     one, folder = run(prepared, tmp_path / "one"), tmp_path / "moved"
     said = several(2, (folder, {}), stop=4)
-    assert said.count("stopped with 75: stopped after step 5") == 2 and names(folder)[-1] == "step-000005"
+    assert said.count("stopped after step 5 with a checkpoint; the same") == 2 and names(folder)[-1] == "step-000005"
     assert events(folder, "stop")[0]["why"] == "SIGTERM"
     monkeypatch.setattr("minigpt.train.stop_signals", lambda: StopAfter(4))
     with pytest.raises(SystemExit, match="stopped after step 9"):
@@ -225,6 +239,30 @@ def test_a_killed_process_and_a_damaged_checkpoint_cost_nothing_but_time(several
 
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_one_process_stops_all_and_leaves_the_last_good_checkpoint(prepared, several, tmp_path):
+    ways = {"beside": {"async_checkpoints": True}, "now": {}}
+    said = several(2, *((tmp_path / name, changes) for name, changes in ways.items()), full="step-000008")
+    assert said.count("No space left on device") == 4  # two processes, two runs
+    for name, changes in ways.items():
+        folder = tmp_path / name
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000004"]
+        assert "No space left" in events(folder, "stop")[0]["why"]
+        assert curve(run(prepared, folder, **changes))[-1]["step"] == "12"
+
+
+@pytest.mark.slow
+def test_several_processes_go_back_from_a_spike_as_one_does(prepared, several, tmp_path, monkeypatch):
+    settings = SPIKED | {"rewind": True}
+    several(2, (tmp_path / "two", settings), spikes=(41, 52))
+    spike_at(monkeypatch, 41, 52)
+    one = run(prepared, tmp_path / "one", **settings)
+    told = [[(event["step"], event["to_step"], event["skipped"]) for event in events(folder, "rewind")]
+            for folder in (one, tmp_path / "two")]
+    assert told[0] == told[1] and len(told[0]) == 2
+    torch.testing.assert_close(columns(one, "loss"), columns(tmp_path / "two", "loss"), atol=1e-3, rtol=0)
 
 
 @pytest.mark.slow
