@@ -258,6 +258,8 @@ def initialize(model: GPT, seed: int) -> None:
     Learners", section 2.3.
     """
     for name, weight in model.named_parameters():
+        if weight.is_meta:
+            continue  # a model on paper: it has shapes and no numbers
         with torch.no_grad():
             if weight.ndim == 1:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
