@@ -16,6 +16,7 @@ from minigpt.config import RunConfig
 USAGE = """usage: minigpt WORD ...
 
   minigpt journey                                 text, tokens, training, scores and report card in about a minute
+  minigpt plan RECIPE --gpu h100 --gpus 8         what a run needs: memory, days, energy, money: plan.json, plan.md
   minigpt shards RECIPE [--processes 2 ...]       the text of a recipe as tokens; the same command goes on after a stop
   minigpt shards RECIPE --part 0 --parts 8        one part of it, on one of several machines; the last joins them
   minigpt shards --check FOLDER                   is every shard of a run there, once, and what was written?
@@ -41,6 +42,48 @@ def journey(arguments: list[str]) -> None:
     rate = card["parse_rate"]
     print(f"     {rate['before']:.0%} of {rate['samples']} generated functions parsed before training, "
           f"{rate['after']:.0%} after")
+
+
+def plan(arguments: list[str]) -> None:
+    from minigpt import recipes
+    from minigpt.cluster import plan as planning
+    from minigpt.cluster.gpus import GPUS, find
+    from minigpt.cluster.network import Network
+
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"plan needs a recipe; choose one of {', '.join(recipes.RECIPES)}")
+    recipe, kinds = recipes.recipe(arguments[0]), ", ".join(GPUS)
+
+    def settings(config: Annotated[RunConfig, tyro.conf.arg(name="")] = recipe,
+                 gpu: Annotated[str, tyro.conf.arg(help=f"One of {kinds}.")] = "h100", gpus: int | None = None,
+                 nodes: int | None = None, gpus_per_node: int = 8, mfu: float = planning.MFU,
+                 price: float | None = None, currency: str = "USD", days: float | None = None,
+                 money: float | None = None, folder: Path | None = None,
+                 network: Network = Network()) -> None:  # noqa: B008 (frozen)
+        """Work out on paper what a run needs, and refuse what cannot fit, divide or finish.
+
+        Args:
+            gpus: how many in all; nodes times gpus-per-node if not given.
+            nodes: how many machines; as many as the GPUs fill if not given.
+            gpus_per_node: how many GPUs share a machine.
+            mfu: share of the peak that the model's operations reach on one node.
+            price: of one GPU and hour; the table's if not given.
+            currency: of the price.
+            days: the time the run may take.
+            money: what it may cost.
+            folder: where plan.json and plan.md go; runs/NAME if not given.
+        """
+        if gpus and nodes and gpus != nodes * gpus_per_node:
+            raise ValueError(f"{nodes} nodes of {gpus_per_node} are {nodes * gpus_per_node} GPUs but --gpus says "
+                             f"{gpus}; give one of the two")
+        cluster = planning.Cluster(gpu=find(gpu), gpus=gpus or (nodes or 1) * gpus_per_node, mfu=mfu, price=price,
+                                   gpus_per_node=gpus_per_node, currency=currency, network=network)
+        found = planning.make_plan(config, cluster, days, money)
+        page = planning.write_plan(found, config, folder or Path("runs") / config.name)
+        print(planning.to_markdown(found))
+        print(f"{page} and {page.with_suffix('.json').name} hold this plan")
+
+    tyro.cli(settings, args=arguments[1:], prog=f"minigpt plan {arguments[0]}")
 
 
 def shards(arguments: list[str]) -> None:
@@ -300,7 +343,8 @@ def recipes(arguments: list[str]) -> None:
               f"{config.tokens_per_step:>9,} tokens   {recipe.__doc__.splitlines()[0]}")
 
 
-WORDS = {word.__name__: word for word in (journey, shards, slurm, train, generate, evaluate, report, export, recipes)}
+WORDS = {word.__name__: word for word in
+         (journey, plan, shards, slurm, train, generate, evaluate, report, export, recipes)}
 
 
 def main() -> None:
