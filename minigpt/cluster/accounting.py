@@ -129,14 +129,14 @@ def block_activations(model: ModelConfig, train: TrainConfig, device: str = "cud
 
     They are the inputs of the norms; the inputs of the matrices, of which bf16-mixed makes one copy for each; queries,
     keys, values and what attention mixed of them, with one float32 a head; and what is between the matrices of the
-    feed-forward part. A compiled block shares copies and computes the gate's activation again. On a CPU, RMSNorm keeps
+    feed-forward part. A compiled block shares copies and computes what is cheap again. On a CPU, RMSNorm keeps
     its input and its result before the gain in float32 unless compiled, and attention may keep its result twice.
     """
     small, width, gated = matrix_bytes(train), model.d_model, model.mlp == "swiglu"
     copies_each = train.precision == "bf16-mixed" and not train.compile
     inputs = (5 if gated else 4) if copies_each else 2
     between = (3 if train.compile else 4) if gated else 2
-    kept = (1 if model.parallel else 2) * residual_bytes(train) * width + 2 * norm_statistics(model)
+    kept = (1 if model.parallel or train.compile else 2) * residual_bytes(train) * width + 2 * norm_statistics(model)
     kept += small * width * inputs + small * 2 * (width + model.n_kv_heads * model.d_head) + 4 * model.n_heads
     kept += small * model.d_ff * between
     if device == "cpu":
