@@ -148,6 +148,19 @@ def test_what_divides_badly_is_remarked():
     assert plan.make_plan(recipe(), cluster())["remarks"] == []
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(8 * 86_400, "8.0 days"), (86_400, "24.0 hours"), (3600, "60.0 minutes"),
+                                               (119, "119.0 seconds"), (0.2, "0.2 seconds")])
+def test_durations_are_told_in_the_unit_that_suits(seconds, text):
+    assert plan.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("field", "value"), [("spread", -1.0), ("efficiency", 0.0), ("efficiency", 2.0),
+                                              ("filesystem", 0.0), ("launch", -1e-6)])
+def test_an_impossible_network_is_refused(field, value):
+    with pytest.raises(ValueError, match=f"network.{field} is"):
+        Network(**{field: value})
+
+
 def test_an_unknown_gpu_names_near_ones():
     with pytest.raises(ValueError, match="there is no GPU 'h10' in the table; choose one of h100"):
         find("h10")

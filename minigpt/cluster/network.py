@@ -6,7 +6,7 @@ batch alone. A block's messages travel while its neighbor computes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from math import ceil, log2
 
@@ -50,6 +50,14 @@ class Network:
     Source  Sinha et al. 2022, "Not All GPUs Are Created Equal", abstract: 8 % variation on average. We read that as
     the distance between the whiskers of a box plot, which is 5.4 standard deviations of a normal distribution.
     """
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0 or (value == 0 and name in ("efficiency", "filesystem", "filesystem_per_node")):
+                raise ValueError(f"network.{name} is {value:g} but must be positive; leave it out for the default")
+        if self.efficiency > 1:
+            raise ValueError(f"network.efficiency is {self.efficiency:g} but must be a share of a link's peak; "
+                             "give at most 1")
 
 
 @dataclass(frozen=True)

@@ -278,13 +278,23 @@ def remarks(config: RunConfig, cluster: Cluster, chosen: Choice) -> list[str]:
     if uneven > 1.01:
         found.append(f"the weights' rows do not divide by {shards} shares: the first GPU keeps {uneven - 1:.0%} more "
                      "than the average")
+    if chosen.step.seconds < 0.01:
+        found.append(f"a step of {1000 * chosen.step.seconds:.2g} ms is short: launching its kernels, which the plan "
+                     "does not count, will take longer")
     if config.data.documents != "cross":
         found.append(f"data.documents {config.data.documents} gives attention a mask, which is not counted here")
     return found
 
 
 def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit of which there are two."""
+    units = {"days": 86_400, "hours": 3600, "minutes": 60}
+    name = next((name for name, unit in units.items() if seconds >= 2 * unit), "seconds")
+    return f"{seconds / units.get(name, 1):.1f} {name}"
 
 
 def write_plan(plan: dict[str, Any], config: RunConfig, folder: Path) -> Path:
@@ -305,34 +315,44 @@ def write_plan(plan: dict[str, Any], config: RunConfig, folder: Path) -> Path:
     return folder / "plan.md"
 
 
-def to_markdown(plan: dict[str, Any]) -> str:
-    """The plan as a page."""
-    hours = plan["seconds"] / 3600
-    duration = f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours"
+def amount(value: float) -> str:
+    """Whole numbers where they are large, two digits where they are small."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """The flat part of a plan, in words."""
+    nodes, files = (f"{plan[key]:,} {what}{'s' * (plan[key] > 1)}" for key, what in
+                    (("nodes", "node"), ("data_files", "file")))
     money = "unknown: give --price" if plan["money"] is None else \
-        f"{plan['money']:,.0f} {plan['currency']} at {plan['price_per_gpu_hour']:.2f} a GPU and hour"
-    facts = [
-        ("GPUs", f"{plan['gpus']} x {plan['gpu']} on {plan['nodes']} node{'s' * (plan['nodes'] != 1)}"),
+        f"{amount(plan['money'])} {plan['currency']} at {plan['price_per_gpu_hour']:.2f} a GPU and hour"
+    again = "blocks are computed again on the way back" if plan["activation_checkpointing"] else \
+        "nothing is computed twice"
+    return [
+        ("GPUs", f"{plan['gpus']} x {plan['gpu']} on {nodes}"),
         ("parameters", f"{plan['parameters']:,}"),
         ("FLOP a token", f"{plan['flops_per_token']:,} (6 for each parameter: {plan['flops_per_token_6n']:,})"),
         ("tokens", f"{plan['tokens']:,} in {plan['steps']:,} steps"),
         ("utilization (MFU)", f"{plan['flops_utilization']:.1%} in all; stated for one node: "
                               f"{plan['stated_utilization']:.0%}"),
         ("tokens a second", f"{plan['tokens_per_second']:,.0f}"),
-        ("time", f"{duration}, {plan['gpu_hours']:,.0f} GPU hours"),
-        ("energy", f"{plan['joules'] / 3.6e6:,.0f} kWh if the boards draw all they may; hosts and cooling come on top"),
+        ("time", f"{duration(plan['seconds'])}, {amount(plan['gpu_hours'])} GPU hours"),
+        ("energy", f"{amount(plan['joules'] / 3.6e6)} kWh if the boards draw all they may; hosts and cooling on top"),
         ("money", money),
         ("memory of a GPU", f"{gigabytes(plan['memory_bytes_per_gpu'])} of {gigabytes(plan['usable_bytes'])} usable"),
         ("pieces", f"{plan['micro_batch']} texts, {plan['accumulate']} a step; largest that fits: "
                    f"{plan['largest_micro_batch']}"),
-        ("sharding", f"{plan['sharding']}, " + ("blocks are computed again on the way back"
-                                                if plan["activation_checkpointing"] else "nothing is computed twice")),
-        ("shards", f"{gigabytes(plan['data_bytes'])} in {plan['data_files']:,} files if every token is read once; "
+        ("sharding", f"{plan['sharding']}, {again}"),
+        ("shards", f"{gigabytes(plan['data_bytes'])} in {files} if every token is read once; "
                    f"{plan['data_bytes_per_second'] / 1e6:.2f} MB a second while training; "
-                   f"{plan['staging_seconds'] / 60:.1f} minutes to copy them to every node"),
+                   f"{duration(plan['staging_seconds'])} to copy them to every node"),
         ("a checkpoint", gigabytes(plan["checkpoint_bytes"])),
     ]
-    sections = [f"# Plan of {plan['recipe']}\n", table(("what", "how much"), facts)]
+
+
+def to_markdown(plan: dict[str, Any]) -> str:
+    """The plan as a page."""
+    sections = [f"# Plan of {plan['recipe']}\n", table(("what", "how much"), facts(plan))]
     sections += ["## Parameters and operations\n",
                  table(("part", "parameters"), [(k, f"{v:,}") for k, v in plan["parameter_parts"].items()]),
                  table(("part", "FLOP a token"), [(k, f"{v:,}") for k, v in plan["flops_per_token_parts"].items()])]
