@@ -201,6 +201,7 @@ def numbers(config: RunConfig, cluster: Cluster, chosen: Choice) -> dict[str, An
         "activation_checkpointing": chosen.activation_checkpointing, "joules": cluster.gpus * gpu.watts * seconds,
         "money": None if price is None else gpu_hours * price, "currency": None if price is None else cluster.currency,
         "price_per_gpu_hour": price, "price_source": gpu.price_source if cluster.price is None else "given",
+        "gpu_source": gpu.source,
         "data_bytes": network.data_bytes(config), "data_files": -(-tokens // TOKENS_PER_SHARD),
         "data_bytes_per_second": rate * network.token_bytes(config),
         "staging_seconds": network.staging_seconds(config, cluster.layout("full").nodes, cluster.network),
@@ -375,8 +376,9 @@ def to_markdown(plan: dict[str, Any]) -> str:
                         for s in plan["nodes_sweep"]])]
     if plan["remarks"]:
         sections += ["## Remarks\n", "\n".join(f"- {remark}." for remark in plan["remarks"]) + "\n"]
+    sections += [f"The {plan['gpu']}: {plan['gpu_source']}.\n"]
     if plan["price_source"]:
-        sections += [f"Price: {plan['price_source']}.\n"]
+        sections += [f"The price: {plan['price_source']}.\n"]
     return "\n".join(sections)
 
 
