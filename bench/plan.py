@@ -138,7 +138,8 @@ def published() -> dict:
         rows.append([*cells, f"{implied:.0%}" if implied else ""])
     return {"caption": f"GPU hours of published runs on A100 of 40 GB, and the plan's forecast for the default "
                        f"utilization of {MFU:.0%} and for the {MOSAIC:.0%} that MosaicML measured with another model. "
-                       "The last column is the utilization that the published hours mean.",
+                       "The last column is the utilization that the published hours mean. Hours: README of TinyLlama, "
+                       "which quotes the paper of Pythia and the card of MPT-1B; tokens of OLMo-1B: its card.",
             "columns": ["run", "GPUs", "billion tokens", "published", f"plan, {MFU:.0%}", "difference",
                         f"plan, {MOSAIC:.0%}", "difference", "their utilization"], "rows": rows}
 
@@ -154,7 +155,7 @@ def scaling() -> dict:
             rows.append([size, gpu, f"{first} to {gpus}", f"{theirs:+.1%}", f"{mine:+.1%}",
                          f"{100 * (mine - theirs):+.1f} points"])
     return {"caption": "Tokens a second for each GPU when GPUs are added and each keeps its texts: change as MosaicML "
-                       "measured it, and in the simulation.",
+                       "measured it (llm-foundry, scripts/train/benchmarking), and in the simulation.",
             "columns": ["parameters", "GPU", "GPUs", "measured", "simulated", "difference"], "rows": rows}
 
 
