@@ -1,4 +1,4 @@
-"""A real Slurm on one machine: a controller and two nodes of their own, in a folder of their own.
+"""A real Slurm on one machine: a controller and some nodes of its own, in a folder of their own.
 
 `with Slurm() as slurm:` has sbatch, squeue and the rest speak to it for as long as the block lasts. By hand:
 
@@ -52,8 +52,9 @@ ReturnToService=2
 MpiDefault=none
 GresTypes=gpu
 SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=2,bf_interval=2
 NodeName=DEFAULT CPUs={cores} RealMemory=64000 Gres=gpu:2 State=UNKNOWN
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}]
+NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{last}]
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=30 State=UP
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=2 GraceTime=30 PreemptMode=OFF State=UP
 """
@@ -65,23 +66,23 @@ def fault() -> str:
     return f"{', '.join(missing)} not installed (apt install slurm-wlm munge)" if missing else ""
 
 
-def free_ports() -> list[int]:
-    """Three free ports in a row."""
+def free_ports(count: int) -> list[int]:
+    """So many free ports in a row."""
     while True:
         first = 20_000 + secrets.randbelow(10_000)
         with contextlib.suppress(OSError), contextlib.ExitStack() as taken:
-            for port in range(first, first + 3):
+            for port in range(first, first + count):
                 taken.enter_context(socket.create_server(("127.0.0.1", port)))
-            return [first, first + 1, first + 2]
+            return [*range(first, first + count)]
 
 
 class Slurm:
     """A running Slurm: a context."""
 
-    def __init__(self, folder: Path | None = None, cores: int = 2):
+    def __init__(self, folder: Path | None = None, cores: int = 2, nodes: int = 2):
         self.own_folder = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="slurm-"))
-        self.cores = cores
+        self.cores, self.nodes = cores, nodes
         self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def __enter__(self) -> "Slurm":
@@ -102,14 +103,15 @@ class Slurm:
             shutil.rmtree(self.folder)
 
     def start(self) -> None:
-        """Start munge, the controller and two nodes, and wait until the nodes take jobs."""
+        """Start munge, the controller and the nodes, and wait until the nodes take jobs."""
         os.environ |= self.environment
         self._configure()
         self._munge()
         self._daemon("slurmctld", "-c")
-        for node in ("n1", "n2"):
-            self._daemon("slurmd", "-N", node)
-        wait(lambda: self.says("sinfo", "-h", "-p", "main", "-o", "%T %D") == "idle 2", "the nodes are not idle")
+        for node in range(1, self.nodes + 1):
+            self._daemon("slurmd", "-N", f"n{node}")
+        idle = f"idle {self.nodes}"
+        wait(lambda: self.says("sinfo", "-h", "-p", "main", "-o", "%T %D") == idle, "the nodes are not idle")
 
     def _configure(self) -> None:
         for name in ("munge", "state"):
@@ -117,12 +119,14 @@ class Slurm:
         self.folder.chmod(0o755)
         host = socket.gethostname().split(".")[0]
         user = getpass.getuser()
-        text = CONFIGURATION.format(folder=self.folder, host=host, user=user, ports=free_ports(), cores=self.cores)
+        ports = free_ports(1 + self.nodes)
+        text = CONFIGURATION.format(folder=self.folder, host=host, user=user, cores=self.cores, nodes=self.nodes,
+                                    ports=ports, last=ports[-1])
         (self.folder / "slurm.conf").write_text(text)
         gpus = [self.folder / f"gpu{number}" for number in range(2)]
         for gpu in gpus:
             gpu.touch()
-        lines = [f"NodeName=n[1-2] Name=gpu File={gpu}" for gpu in gpus]
+        lines = [f"NodeName=n[1-{self.nodes}] Name=gpu File={gpu}" for gpu in gpus]
         (self.folder / "gres.conf").write_text("\n".join(["AutoDetect=off", *lines, ""]))
 
     def _munge(self) -> None:
@@ -147,6 +151,19 @@ class Slurm:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
         return done.stdout.strip() if done.returncode == 0 else ""
 
+    def state(self, job: str) -> str:
+        """The job's state and the reason for it, such as `PENDING BeginTime`; empty once it has ended."""
+        return self.says("squeue", "-h", "-j", job, "-o", "%T %r")
+
+    def lose(self, node: str) -> None:
+        """Kill a node's daemon; Slurm is told at once what it would find out after some minutes."""
+        os.kill(int((self.folder / f"slurmd.{node}.pid").read_text()), signal.SIGKILL)
+        self.says("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
+
+    def find(self, node: str) -> None:
+        """Start a lost node's daemon again."""
+        self._daemon("slurmd", "-N", node)
+
     def stop(self) -> None:
         """End all jobs, then the daemons, and wait until none is left."""
         os.environ |= self.environment
@@ -167,15 +184,23 @@ def end(pid_file: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, kind)
         with contextlib.suppress(TimeoutError):
-            return wait(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} does not end")
+            return wait(lambda: has_ended(pid), f"process {pid} does not end")
 
 
-def wait(is_so, complaint: str) -> None:
+def has_ended(pid: int) -> bool:
+    """Whether a process is no more, or waits to be taken notice of by its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait(is_so, complaint: str, seconds: float = SECONDS) -> None:
     """Return as soon as it is so.
 
     Raises  TimeoutError with the complaint if that takes too long.
     """
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > deadline:
             raise TimeoutError(complaint)

@@ -67,6 +67,13 @@ def test_another_tokenizer_and_another_run_are_refused(prepared):
         check_ready(config, folder, 1)
 
 
+def test_a_run_that_is_trained_does_not_queue_again(prepared):
+    config, _, folder = prepared
+    (folder / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="is trained already; next: minigpt evaluate"):
+        check_ready(config, folder, 1)
+
+
 @pytest.mark.parametrize("folder", ["/proc/run", "/dev/null/run"])
 def test_a_folder_that_cannot_be_written_to_is_refused(short_run, folder):
     if not os.path.exists("/proc/self"):

@@ -22,6 +22,8 @@ def check_ready(config: RunConfig, folder: Path, ranks: int) -> None:
     check_batch(config, ranks)
     check_writable(folder)
     claim(folder, config)
+    if (folder / "model.safetensors").exists():
+        raise ValueError(f"{folder} is trained already; next: minigpt evaluate {folder}")
     if not (folder / "tokenizer.json").exists():
         raise ValueError(f"{folder} has no tokenizer.json and no shards; write them first, with `minigpt shards` or "
                          "with a job that `minigpt slurm ... --parts N` writes")

@@ -37,7 +37,7 @@ unstage() { rm -rf "$(own_disk)"; }
 on_ranks --ntasks="$SLURM_NNODES" --ntasks-per-node=1 bash -c stage
 code=$?
 ((code == 1)) && give_up "the shards are damaged"
-((code == 0)) || fault "copying the shards ended with exit code $code"
+((code == 0)) || not_begun "copying the shards"
 # == cleaning
 
 # The copies of the shards have served. A stay that ends otherwise leaves them to the next one.

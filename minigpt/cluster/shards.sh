@@ -40,7 +40,7 @@ export PATH=@bin@:$PATH
 export OMP_NUM_THREADS=1
 
 # What is written is kept at every moment, so a task whose time is over is ended and queued again.
-trap 'kill $!; scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; exit' USR1
+trap 'kill $!; scontrol requeue "$SLURM_JOB_ID"; exit' USR1
 
 @shards@ \
   --folder @quoted_run@ \

@@ -95,6 +95,12 @@ fault() {
   come_back "$1 (fault $count of @faults@ without a new checkpoint)"
 }
 
+# Come back after a step ahead of training that failed. Slurm's signals end such a step: 128 + 10 or 15.
+not_begun() {
+  ((code == 138 || code == 143)) && come_back "it was told to stop before the training began"
+  fault "$1 ended with exit code $code"
+}
+
 # Go on without some machines: as a new job, because a job that has begun cannot say which machines it does not want.
 go_without() {
   (($# * 2 <= SLURM_NNODES)) || give_up "the health check names more than half of the machines"
@@ -154,7 +160,7 @@ if ((code == 69)); then
   mapfile -t unhealthy < "$stay/unhealthy"
   go_without "${unhealthy[@]}"
 fi
-((code == 0)) || fault "the health check ended with exit code $code"
+((code == 0)) || not_begun "the health check"
 @staging@
 # What the exit codes of `minigpt train` mean: 0 the run is finished; 75 a signal stopped it, with a checkpoint; 74 the
 # disk is full or fails; 1 a sentence for a person. Anything else is a fault: a rank was killed, a machine or a link
