@@ -159,7 +159,7 @@ full: each keeps a share of everything and gathers a block's weights when it com
 gradients: like full, but the gathered weights stay from the way forward to the way back: more memory, fewer messages.
 hybrid: full within a node, copies among nodes.
 none: copies on every process; only gradients travel.
-Source  Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", section 3.2.
+Source  The documentation of torch.distributed.fsdp.fully_shard: meshes of one and two sides, reshard_after_forward.
 """
 
 

@@ -48,13 +48,15 @@ def locked(folder: Path) -> Iterator[None]:
 
     The kernel keeps a lock for the processes of one machine; a process that dies, however it dies, lets go of it.
     A lease tells the other machines. That of a dead process runs out after a minute. A Slurm job that comes back
-    waits for that minute; anybody else is refused.
+    gives its own earlier start that minute to end; anybody else is refused.
     Raises  ValueError if another process holds the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    theirs, job = read_lease(folder / "lease.json"), os.environ.get("SLURM_JOB_ID")
+    patience = LIMIT if job and theirs and theirs["job"] == job else 0.0
     try:
-        lock = FileLock(folder / "lock", blocking=False).acquire()
+        lock = FileLock(folder / "lock").acquire(timeout=patience)
     except Timeout:
         raise ValueError(f"another process is at work in {folder}; wait for it, stop it, "
                          "or name another folder") from None

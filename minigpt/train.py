@@ -52,7 +52,8 @@ from minigpt.tokenizer import Tokenizer
 REWINDS, REWINDS_TO_ONE = 20, 3
 """How often a run goes back from spikes before a person must look at it: in all, and to the same checkpoint.
 
-Source  Chowdhery et al. 2022, "PaLM", section 5.1: roughly 20 spikes in the largest run, each passed by going back.
+Source  Chowdhery et al. 2022, "PaLM", section 5.1: roughly 20 spikes in the largest run; after going back and leaving
+        out the batches around a spike, the loss did not rise again at the same point.
 """
 
 
@@ -324,6 +325,7 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> AdamW:
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """Collect a sharded model's weights into whole tensors, on the first process only."""
+
 
 def finish(fabric: Fabric, config: RunConfig, model: nn.Module, tokenizer: Tokenizer, folder: Path) -> None:
     """Write model.safetensors: its presence is what says that a run is finished."""

@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -43,6 +46,20 @@ def test_a_job_that_comes_back_waits_for_its_own_earlier_start(elsewhere, monkey
         assert disk.read_lease(folder / "lease.json")["job"] == "42"
     with pytest.raises(ValueError, match=r"\(job 43\) is at work"), disk.locked(elsewhere(1, job="43")):
         pass
+
+
+def test_on_one_machine_too_a_job_waits_until_its_earlier_start_has_ended(tmp_path, monkeypatch):
+    program = ("import sys, time, pathlib, minigpt.disk as disk\nwith disk.locked(pathlib.Path(sys.argv[1])):\n"
+               "    print('locked', flush=True)\n    time.sleep(float(sys.argv[2]))")
+    for job, ends in (("42", True), ("43", False)):
+        other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), "1"], stdout=subprocess.PIPE, text=True,
+                                 env=os.environ | {"SLURM_JOB_ID": "42"})
+        assert other.stdout.readline() == "locked\n"
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        refusal = nullcontext() if ends else pytest.raises(ValueError, match="another process is at work")
+        with refusal, disk.locked(tmp_path):
+            assert other.wait(timeout=20) == 0
+        other.communicate()
 
 
 def test_a_dead_process_of_this_machine_leaves_nothing_that_anybody_waits_for(tmp_path):
