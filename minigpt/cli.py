@@ -25,7 +25,7 @@ USAGE = """usage: minigpt WORD ...
   minigpt train RECIPE [--train.steps 300 ...]    train a recipe; the same command goes on after a stop
   minigpt generate FOLDER --prompt "def "         let a trained model write
   minigpt evaluate FOLDER                         score a trained model: scores.json
-  minigpt report FOLDER                           draw the report card: report.md, report.json
+  minigpt report FOLDER                           what a run, finished or not, did: report.html, report.md, report.json
   minigpt export FOLDER TARGET                    write a trained model as Hugging Face's transformers reads it
   minigpt recipes                                 the recipes and their sizes
 
@@ -306,7 +306,7 @@ def evaluate(arguments: list[str]) -> None:
 
 def report(arguments: list[str]) -> None:
     def settings(folder: tyro.conf.Positional[Path]) -> None:
-        """Draw the report card of an evaluated run.
+        """Write the report card of a run, as far as it came.
 
         Args:
             folder: a run.
@@ -314,7 +314,7 @@ def report(arguments: list[str]) -> None:
         from minigpt.evaluate import write_report
 
         write_report(folder)
-        print(folder / "report.md")
+        print(folder / "report.html")
 
     tyro.cli(settings, args=arguments, prog="minigpt report")
 

@@ -26,7 +26,7 @@ def test_train_evaluate_report_and_generate_work_in_a_row(monkeypatch, capsys, t
                 "--train.steps", "31", "--folder", folder]
     assert call(monkeypatch, capsys, "train", "journey", *settings)[0] == 0
     assert "bits_per_byte" in call(monkeypatch, capsys, "evaluate", folder)[1]
-    assert "report.md" in call(monkeypatch, capsys, "report", folder)[1]
+    assert "report.html" in call(monkeypatch, capsys, "report", folder)[1]
     status, printed = call(monkeypatch, capsys, "generate", folder, "--prompt", "the cat", "--max-new-tokens", "5")
     assert status == 0 and printed.startswith("the cat")
     assert call(monkeypatch, capsys, "export", folder, tmp_path / "theirs")[0] == 0
@@ -50,7 +50,7 @@ def test_a_setting_that_cannot_be_is_one_sentence(monkeypatch, capsys):
     (["shards", "journey", "--part", "3", "--parts", "3"], "there is no part 3 of 3"),
     (["train"], "train needs a recipe; choose one of journey"), (["train", "nope"], "no recipe 'nope'"),
     (["dance"], "there is no word 'dance'"), (["generate", "nowhere"], "there is no config at nowhere"),
-    (["report", "nowhere"], "nowhere has no scores.json")])
+    (["report", "nowhere"], "there is no config at nowhere")])
 def test_bad_words_get_one_sentence(monkeypatch, capsys, tmp_path, words, sentence):
     monkeypatch.chdir(tmp_path)
     status, printed = call(monkeypatch, capsys, *words)

@@ -7,7 +7,8 @@ import torch
 
 from minigpt import journey
 from minigpt.corpus import Shards
-from minigpt.evaluate import bits_per_byte, count_pairs, evaluate_run, ladder, parses, validation_loss, write_report
+from minigpt.evaluate import bits_per_byte, count_pairs, evaluate_run, ladder, parses, validation_loss
+from minigpt.evaluate.statistics import bits_per_byte_interval, share_interval
 from minigpt.model import GPT
 from minigpt.train import train
 
@@ -30,6 +31,43 @@ def test_every_validation_token_is_predicted_once(prepared):
     assert torch.equal(loss.targets, stream[1 : len(loss.targets) + 1])
     assert torch.equal(loss.previous, stream[: len(loss.targets)])
     assert loss.mean == pytest.approx(math.log(config.model.vocab_size), abs=0.1)
+
+
+@pytest.mark.parametrize("tokens", [10**9, 640])
+def test_texts_are_told_apart_where_one_ends_and_where_windows_leave_a_gap(prepared, tokens):
+    config, tokenizer, folder = prepared
+    split = Shards(folder / "shards", "validation", tokenizer, 32)
+    loss = validation_loss(GPT(config.model), split, tokens)
+    changes = loss.texts.diff()
+    assert loss.texts[0] == 0 and set(changes.unique().tolist()) == {0, 1}
+    assert (changes[loss.previous[1:] == tokenizer.end_of_text] == 1).all()
+    n_windows = len(loss.nats) // 32
+    if n_windows == len(split):
+        assert changes.sum() == (loss.previous[1:] == tokenizer.end_of_text).sum()
+    else:
+        gaps = [i for i in range(1, n_windows)
+                if i * len(split) // n_windows - (i - 1) * len(split) // n_windows > 1]
+        assert gaps and all(changes[32 * i - 1] == 1 for i in gaps)
+
+
+def test_an_interval_holds_the_true_figure_about_as_often_as_it_says():
+    """Texts are hard or easy as a whole: an interval that drew single tokens would hold it 27 times of 100."""
+    dice, held = torch.Generator().manual_seed(0), 0
+    texts = torch.arange(40).repeat_interleave(50)
+    for seed in range(100):
+        nats = (2 + torch.randn(40, generator=dice)).repeat_interleave(50) + torch.randn(2000, generator=dice)
+        low, high = bits_per_byte_interval(nats, torch.ones(2000), texts, seed)
+        held += low < 2 / math.log(2) < high
+    assert 88 <= held <= 98
+
+
+def test_an_interval_of_one_text_is_not_known():
+    assert bits_per_byte_interval(torch.ones(9), torch.ones(9), torch.zeros(9, dtype=torch.long)) is None
+
+
+def test_wilsons_interval_by_hand():
+    assert share_interval(0.5, 4) == pytest.approx((0.1500, 0.8500), abs=1e-4)
+    assert share_interval(0.0, 128)[0] == 0.0 and share_interval(0.0, 128)[1] == pytest.approx(0.0291, abs=1e-4)
 
 
 def test_pairs_are_counted_by_hand():
@@ -59,16 +97,12 @@ def test_a_function_parses_only_if_it_is_whole_and_correct(text, answer):
     assert parses(text) is answer
 
 
-def test_a_report_before_training_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has no scores.json; train the run"):
-        write_report(tmp_path)
-
-
 def test_the_journey_leaves_every_artifact_and_a_second_one_leaves_them_alone(short_run, tmp_path):
     folder, said = tmp_path / "whole", []
     card = journey.travel(short_run, folder, said.append)
     for name in ("config.json", "tokenizer.json", "model.safetensors", "log.csv", "scores.json", "report.md",
-                 "report.json", "loss.png", "ladder.png", "shards", "tensorboard", "checkpoints"):
+                 "report.html", "report.json", "loss.png", "speed.png", "ladder.png", "shards", "tensorboard",
+                 "checkpoints"):
         assert (folder / name).exists(), name
     assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
     assert card["parameters"] == short_run.model.n_parameters
@@ -108,3 +142,5 @@ def test_scores_of_a_trained_run_beat_those_of_the_counting_models(prepared):
     scores = evaluate_run(folder)
     assert scores["bits_per_byte"]["model"] < scores["bits_per_byte"]["unigram"]
     assert scores["parse_rate"]["before"] == 0
+    for name, (low, high) in scores["intervals"]["bits_per_byte"].items():
+        assert low < scores["bits_per_byte"][name] < high

@@ -18,17 +18,21 @@ def ladder(train: Shards, loss: Loss, byte_lengths: Tensor) -> dict[str, float]:
 
     Shapes  byte_lengths (V,): bytes that each token stands for.
     """
-    vocab_size = len(byte_lengths)
-    pairs = count_pairs(train, vocab_size)  # (V, V)
     bytes_of_targets = byte_lengths[loss.targets]
+    return {name: bits_per_byte(nats, bytes_of_targets)
+            for name, nats in counting_models(train, loss, len(byte_lengths)).items()}
+
+
+def counting_models(train: Shards, loss: Loss, vocab_size: int) -> dict[str, Tensor]:
+    """What the uniform, unigram and bigram models pay for each token of `loss`, in nats, each (N,)."""
+    pairs = count_pairs(train, vocab_size)  # (V, V)
     unigram = pairs.sum(dim=0) + 1
     bigram = pairs + SMOOTHING
-    nats = {
+    return {
         "uniform": torch.full((len(loss.targets),), 1 / vocab_size).log().neg(),
         "unigram": (unigram / unigram.sum())[loss.targets].log().neg(),
         "bigram": (bigram / bigram.sum(dim=1, keepdim=True))[loss.previous, loss.targets].log().neg(),
     }
-    return {name: bits_per_byte(values, bytes_of_targets) for name, values in nats.items()}
 
 
 def count_pairs(shards: Shards, vocab_size: int) -> Tensor:

@@ -29,11 +29,13 @@ def bits_per_byte(nats: Tensor, byte_lengths: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Loss:
-    """What the model pays for each validation token. Shapes  previous, targets, nats: all (N,)."""
+    """What the model pays for each validation token. Shapes  previous, targets, nats, texts: all (N,)."""
 
     previous: Tensor
     targets: Tensor
     nats: Tensor
+    texts: Tensor
+    """The number of the document, or of the piece of it that was read without a gap, that a token belongs to."""
 
     @property
     def mean(self) -> float:
@@ -56,4 +58,15 @@ def validation_loss(model: nn.Module, shards: Shards, max_tokens: int, batch_siz
         logits = model(x.to(device)).float()  # (B, T, V)
         nats = F.cross_entropy(logits.flatten(0, 1), y.flatten().to(device), reduction="none").cpu()
         pieces.append((x.flatten(), y.flatten(), nats))
-    return Loss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+    previous, targets, nats = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return Loss(previous, targets, nats, number_texts(previous, targets, windows, shards))
+
+
+def number_texts(previous: Tensor, targets: Tensor, windows: list[int], shards: Shards) -> Tensor:
+    """The number of each token's text, from 0 on: a new one begins after an end of text and after a gap."""
+    begins = previous == shards.end_of_text
+    edges = torch.arange(1, len(windows)) * shards.length
+    gaps = torch.tensor(windows).diff() > 1
+    begins[edges] |= gaps | (previous[edges] != targets[edges - 1])  # the second where a shard ends
+    begins[0] = False
+    return begins.cumsum(0)

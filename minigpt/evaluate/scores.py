@@ -9,9 +9,10 @@ import torch
 from minigpt import checkpoint
 from minigpt.corpus import Shards
 from minigpt.disk import write_text
-from minigpt.evaluate.ladder import ladder
+from minigpt.evaluate.ladder import counting_models
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.evaluate.parsing import parse_rate
+from minigpt.evaluate.statistics import bits_per_byte_interval, share_interval
 from minigpt.model import GPT
 
 SAMPLES = 128
@@ -19,7 +20,8 @@ SAMPLES = 128
 
 
 def evaluate_run(folder: Path) -> dict[str, Any]:
-    """Bits per byte on the ladder, share of generated functions that parse, samples before and after training.
+    """Bits per byte on the ladder, share of generated functions that parse, samples before and after training; and
+    between what the figures lie with 95 % confidence.
 
     Also written to scores.json in the run's folder.
     """
@@ -32,10 +34,16 @@ def evaluate_run(folder: Path) -> dict[str, Any]:
     rate, after = parse_rate(model, tokenizer, samples=SAMPLES, seed=config.train.seed)
     rate_before, before = parse_rate(GPT(config.model, config.train.seed), tokenizer, samples=SAMPLES,
                                      seed=config.train.seed)
+    nats, bytes_of_targets = counting_models(train, loss, len(lengths)) | {"model": loss.nats}, lengths[loss.targets]
     scores = {
         "validation_tokens": len(loss.nats),
-        "validation_bytes": int(lengths[loss.targets].sum()),
-        "bits_per_byte": {**ladder(train, loss, lengths), "model": bits_per_byte(loss.nats, lengths[loss.targets])},
+        "validation_bytes": int(bytes_of_targets.sum()),
+        "validation_texts": int(loss.texts[-1]) + 1,
+        "bits_per_byte": {name: bits_per_byte(paid, bytes_of_targets) for name, paid in nats.items()},
+        "intervals": {"bits_per_byte": {name: bits_per_byte_interval(paid, bytes_of_targets, loss.texts)
+                                        for name, paid in nats.items()},
+                      "parse_rate": {"before": share_interval(rate_before, SAMPLES),
+                                     "after": share_interval(rate, SAMPLES)}},
         "parse_rate": {"before": rate_before, "after": rate, "samples": SAMPLES},
         "samples": {"before": before[:3], "after": after[:6]},
     }
