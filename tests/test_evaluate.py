@@ -2,12 +2,14 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from minigpt import journey
-from minigpt.corpus import Shards
-from minigpt.evaluate import bits_per_byte, count_pairs, evaluate_run, ladder, parses, validation_loss
+from minigpt.corpus import Shards, read_documents, write_shards
+from minigpt.evaluate import bits_per_byte, evaluate_run, ladder, parses, validation_loss
+from minigpt.evaluate.ladder import count
 from minigpt.evaluate.statistics import bits_per_byte_interval, share_interval
 from minigpt.model import GPT
 from minigpt.train import train
@@ -33,21 +35,20 @@ def test_every_validation_token_is_predicted_once(prepared):
     assert loss.mean == pytest.approx(math.log(config.model.vocab_size), abs=0.1)
 
 
-@pytest.mark.parametrize("tokens", [10**9, 640])
-def test_texts_are_told_apart_where_one_ends_and_where_windows_leave_a_gap(prepared, tokens):
-    config, tokenizer, folder = prepared
-    split = Shards(folder / "shards", "validation", tokenizer, 32)
-    loss = validation_loss(GPT(config.model), split, tokens)
-    changes = loss.texts.diff()
-    assert loss.texts[0] == 0 and set(changes.unique().tolist()) == {0, 1}
-    assert (changes[loss.previous[1:] == tokenizer.end_of_text] == 1).all()
-    n_windows = len(loss.nats) // 32
-    if n_windows == len(split):
-        assert changes.sum() == (loss.previous[1:] == tokenizer.end_of_text).sum()
-    else:
-        gaps = [i for i in range(1, n_windows)
-                if i * len(split) // n_windows - (i - 1) * len(split) // n_windows > 1]
-        assert gaps and all(changes[32 * i - 1] == 1 for i in gaps)
+@pytest.mark.parametrize("tokens_per_shard", [10**9, 500])
+def test_every_target_is_told_its_document(prepared, tmp_path, tokens_per_shard):
+    config, tokenizer, _folder = prepared
+    write_shards(read_documents(config.data), tokenizer, tmp_path / "shards", validation_share=0.3,
+                 tokens_per_shard=tokens_per_shard)
+    split = Shards(tmp_path / "shards", "train", tokenizer, 32)
+    _, targets = split.rows(range(len(split)))
+    ends = [np.flatnonzero(file == tokenizer.end_of_text) for file in split.files]
+    streams = [np.searchsorted(found, np.arange(len(file))) + sum(map(len, ends[:n]))
+               for n, (file, found) in enumerate(zip(split.files, ends, strict=True))]
+    wanted = np.concatenate([stream[1 : 1 + (len(stream) - 1) // 32 * 32] for stream in streams])
+    texts = split.texts(range(len(split)))
+    assert texts.shape == targets.shape and texts.flatten().tolist() == wanted.tolist()
+    assert torch.equal(split.texts([3, 5]), texts[[3, 5]])
 
 
 def test_an_interval_holds_the_true_figure_about_as_often_as_it_says():
@@ -70,11 +71,19 @@ def test_wilsons_interval_by_hand():
     assert share_interval(0.0, 128)[0] == 0.0 and share_interval(0.0, 128)[1] == pytest.approx(0.0291, abs=1e-4)
 
 
-def test_pairs_are_counted_by_hand():
+@pytest.mark.parametrize("piece", [1, 2, 100])
+def test_pairs_are_counted_by_hand(monkeypatch, piece):
     class Two:
-        files = (torch.tensor([0, 1, 1, 2]).numpy(), torch.tensor([1, 0]).numpy())
+        files = (np.array([0, 1, 1, 2]), np.array([1, 0]))
 
-    assert count_pairs(Two, 3).tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
+    monkeypatch.setattr("minigpt.evaluate.ladder.PIECE", piece)
+    every_pair = np.arange(9)  # of three tokens
+    firsts, seconds, pairs = count(Two, every_pair, 3)
+    assert pairs.reshape(3, 3).tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
+    assert firsts.tolist() == [1, 3, 0] and seconds.tolist() == [1, 2, 1]
+    assert count(Two, np.array([1, 5]), 3)[2].tolist() == [1, 1]
+    monkeypatch.setattr("minigpt.evaluate.ladder.MOST_COUNTED", 2)
+    assert count(Two, every_pair, 3)[2].sum() in (2, 3) and count(Two, every_pair, 3)[2][3] == 0
 
 
 def test_the_ladder_goes_down(prepared):

@@ -126,6 +126,18 @@ class Shards:
             places[here] = _permutation(len(self), seed, int(epoch))[offsets[here]]
         return places.tolist()
 
+    def texts(self, indices: Iterable[int]) -> Tensor:
+        """The number in the split of the document of each target of some windows of a stream, (B, T)."""
+        if self.packed:
+            raise ValueError("windows that are packed hold documents in no order; open the split with `cross`")
+        firsts = np.cumsum([0, *(len(self._ends(n)) for n in range(len(self.files)))])
+        rows = []
+        for index in indices:
+            shard = int(np.searchsorted(self.starts, index, side="right")) - 1
+            begin = (index - int(self.starts[shard])) * self.length + 1
+            rows.append(firsts[shard] + np.searchsorted(self._ends(shard), np.arange(begin, begin + self.length)))
+        return torch.from_numpy(np.stack(rows))
+
     def whereabouts(self, index: int) -> str:
         """Where a window lies: the shard's file, its tokens, and its documents, both counted from 0."""
         shard = int(np.searchsorted(self.starts, index, side="right")) - 1

@@ -142,9 +142,8 @@ def draw_speed(log: list[dict[str, float]]) -> Drawing:
 
     def draw(axes: Axes, palette: Palette) -> None:
         axes.plot(*thin([row["tokens"] / scale for row in log], rates), color=palette.muted, linewidth=0.8)
-        axes.axhline(middle, color=palette.accent, linewidth=1.2)
-        axes.annotate(f"median {middle:,.0f}", (1, middle), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                      xytext=(0, 3), textcoords="offset points", color=palette.accent)
+        axes.axhline(middle, color=palette.accent, linewidth=1.2, label=f"median {middle:,.0f}")
+        axes.legend(loc="lower right")
         axes.set_ylim(0, 1.1 * max(rates))
         axes.set_xlabel(f"training tokens ({word})")
         axes.set_ylabel("tokens a second")

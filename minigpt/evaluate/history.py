@@ -1,7 +1,6 @@
 """What happened to a run, from the files it left: how far it came, how often it stopped, where the time went."""
 
 import datetime
-import json
 import statistics
 from collections import Counter
 from itertools import pairwise
@@ -9,20 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import RunConfig
-from minigpt.evaluate.log import whole_lines
+from minigpt.evaluate.log import read_events
 
 Row = dict[str, float]
 Event = dict[str, Any]
 
 
-def read_events(path: Path) -> list[Event]:
-    """The events of a run, oldest first; none if its minigpt wrote none."""
-    return [json.loads(line) for line in whole_lines(path)] if path.exists() else []
-
-
 def history(folder: Path, config: RunConfig, log: list[Row]) -> dict[str, Any]:
     """How far the run came, its starts and faults, where its time went, its checkpoints and its slowest ranks."""
-    events = read_events(folder / "events.jsonl")
+    events = read_events(folder)
     sessions = split_sessions(events)
     done = int(log[-1]["step"]) if log else 0
     return {
@@ -39,12 +33,18 @@ def history(folder: Path, config: RunConfig, log: list[Row]) -> dict[str, Any]:
 
 
 def split_sessions(events: list[Event]) -> list[list[Event]]:
-    """The events from each start to the next; damaged checkpoints that a start found belong to it."""
+    """The events of each start, to its end or the next; damaged checkpoints that a start found belong to it."""
     starts = [i for i, event in enumerate(events) if event["event"] == "start"]
     for number in range(len(starts)):
         while starts[number] and events[starts[number] - 1]["event"] == "damaged":
             starts[number] -= 1
-    return [events[begin:end] for begin, end in pairwise([*starts, len(events)])]
+    return [until_end(events[begin:end]) for begin, end in pairwise([*starts, len(events)])]
+
+
+def until_end(session: list[Event]) -> list[Event]:
+    """Without what comes after the last word, such as the refusal of a start that never began."""
+    ends = [number for number, event in enumerate(session) if event["event"] in ("stop", "finish")]
+    return session[: ends[0] + 1] if ends else session
 
 
 def start_of(session: list[Event]) -> Event:

@@ -27,15 +27,17 @@ def bits_per_byte(nats: Tensor, byte_lengths: Tensor) -> float:
     return float(nats.double().sum()) / math.log(2) / n_bytes
 
 
+AT_ONCE = 8192
+"""Tokens whose scores are in memory together: with 32,000 ids, a billion bytes of them in float32."""
+
+
 @dataclass(frozen=True)
 class Loss:
-    """What the model pays for each validation token. Shapes  previous, targets, nats, texts: all (N,)."""
+    """What the model pays for each validation token. Shapes  previous, targets, nats: all (N,)."""
 
     previous: Tensor
     targets: Tensor
     nats: Tensor
-    texts: Tensor
-    """The number of the document, or of the piece of it that was read without a gap, that a token belongs to."""
 
     @property
     def mean(self) -> float:
@@ -43,30 +45,24 @@ class Loss:
         return float(self.nats.double().mean())
 
 
-@torch.inference_mode()
-def validation_loss(model: nn.Module, shards: Shards, max_tokens: int, batch_size: int = 64) -> Loss:
-    """The loss of each token of windows that lie evenly over a split; no token is predicted twice.
+def even_windows(shards: Shards, max_tokens: int) -> list[int]:
+    """The windows of a split that an evaluation of so many tokens reads.
 
-    Evenly and not the first ones: neighboring windows come from one document, and one document is no sample.
+    They lie evenly, because neighboring windows come from one document, and one document is no sample.
     """
     n_windows = min(len(shards), max(1, max_tokens // shards.length))
-    windows = [i * len(shards) // n_windows for i in range(n_windows)]
-    device = next(model.parameters()).device
+    return [i * len(shards) // n_windows for i in range(n_windows)]
+
+
+@torch.inference_mode()
+def validation_loss(model: nn.Module, shards: Shards, max_tokens: int) -> Loss:
+    """The loss of each token of windows that lie evenly over a split; no token is predicted twice."""
+    windows = even_windows(shards, max_tokens)
+    device, batch_size = next(model.parameters()).device, max(1, AT_ONCE // shards.length)
     pieces = []
-    for start in range(0, n_windows, batch_size):
+    for start in range(0, len(windows), batch_size):
         x, y = shards.rows(windows[start : start + batch_size])
         logits = model(x.to(device)).float()  # (B, T, V)
         nats = F.cross_entropy(logits.flatten(0, 1), y.flatten().to(device), reduction="none").cpu()
         pieces.append((x.flatten(), y.flatten(), nats))
-    previous, targets, nats = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return Loss(previous, targets, nats, number_texts(previous, targets, windows, shards))
-
-
-def number_texts(previous: Tensor, targets: Tensor, windows: list[int], shards: Shards) -> Tensor:
-    """The number of each token's text, from 0 on: a new one begins after an end of text and after a gap."""
-    begins = previous == shards.end_of_text
-    edges = torch.arange(1, len(windows)) * shards.length
-    gaps = torch.tensor(windows).diff() > 1
-    begins[edges] |= gaps | (previous[edges] != targets[edges - 1])  # the second where a shard ends
-    begins[0] = False
-    return begins.cumsum(0)
+    return Loss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))

@@ -10,6 +10,9 @@ from minigpt.tokenizer import Tokenizer
 PROMPT = "\n\n\ndef "
 """Two empty lines: in real Python a function of the module follows, and not a method."""
 
+LONGEST = 256
+"""Tokens that a function may have."""
+
 
 def first_function(text: str) -> str | None:
     """The first function of a text that starts with `def`, or None if the text breaks off inside it.
@@ -41,7 +44,7 @@ def _is_python(text: str) -> bool:
 def parse_rate(model: GPT, tokenizer: Tokenizer, *, samples: int, temperature: float = 0.3,
                seed: int = 0) -> tuple[float, list[str]]:
     """Share of generated functions that parse, and the texts."""
-    room = model.config.max_seq_len - len(tokenizer.encode(PROMPT))
+    room = min(LONGEST, model.config.max_seq_len - len(tokenizer.encode(PROMPT)))
     sampling = Sampling(temperature=temperature, seed=seed)
     texts = complete(model, tokenizer, PROMPT, room, samples=samples, sampling=sampling)
     return sum(map(parses, texts)) / samples, texts

@@ -17,8 +17,8 @@ from minigpt.disk import write_text
 from minigpt.evaluate import page
 from minigpt.evaluate.comparison import comparison, energy_text, seconds_text, size_text
 from minigpt.evaluate.figures import draw_ladder, draw_loss, draw_speed, png
-from minigpt.evaluate.history import Row, clock, history, read_events, some
-from minigpt.evaluate.log import read_alarms, read_log
+from minigpt.evaluate.history import Row, clock, history, some
+from minigpt.evaluate.log import read_alarms, read_events, read_log
 from minigpt.evaluate.page import Block, Code, Picture, Table, Text, Title
 
 MOST_EVENTS = 40
@@ -37,7 +37,7 @@ def write_report(folder: Path) -> dict[str, Any]:
     card = facts(config, log) | costs(folder, log) | history(folder, config, log)
     card |= read_if_there(folder / "scores.json") | {"hashes": hashes(folder), "shards": shard_counts(folder)}
     card["plan"] = comparison(read_if_there(folder / "plan.json"), card, config)
-    blocks = describe(card, log, read_events(folder / "events.jsonl") or card["alarms"], config)
+    blocks = describe(card, log, read_events(folder) or card["alarms"], config)
     for block in blocks:
         if isinstance(block, Picture):
             png(folder / block.file, block.draw)
@@ -103,7 +103,7 @@ def machine() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {"processor": models[0] if models else platform.processor() or platform.machine(),
             "cores": str(os.cpu_count()), "gpu": gpu, "system": platform.platform(terse=True),
-            "python": platform.python_version(), "torch": torch.__version__, "host": socket.gethostname()}
+            "python": platform.python_version(), "torch": torch.__version__}
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -219,7 +219,7 @@ def trained_on(card: dict[str, Any]) -> str:
     """The machines of the last start if it was not this machine; else this one."""
     here = card["machine"]
     last = card["sessions"][-1] if card["sessions"] else None
-    if last and last["host"] not in ("", here["host"]):
+    if last and last["host"] != socket.gethostname():
         return f"{last['host']}, GPU: {last['gpu']}, torch {last['torch']}, Python {last['python']}"
     return f"{here['processor']}, {here['cores']} cores, GPU: {here['gpu']}, torch {here['torch']}"
 

@@ -10,7 +10,7 @@ from minigpt import checkpoint
 from minigpt.corpus import Shards
 from minigpt.disk import write_text
 from minigpt.evaluate.ladder import counting_models
-from minigpt.evaluate.loss import bits_per_byte, validation_loss
+from minigpt.evaluate.loss import bits_per_byte, even_windows, validation_loss
 from minigpt.evaluate.parsing import parse_rate
 from minigpt.evaluate.statistics import bits_per_byte_interval, share_interval
 from minigpt.model import GPT
@@ -27,20 +27,23 @@ def evaluate_run(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     model, tokenizer, config = checkpoint.load(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
     train, validation = (Shards(folder / "shards", split, tokenizer, config.model.max_seq_len)
                          for split in ("train", "validation"))
     lengths = torch.from_numpy(tokenizer.byte_lengths())
     loss = validation_loss(model, validation, config.train.evaluate_tokens)
     rate, after = parse_rate(model, tokenizer, samples=SAMPLES, seed=config.train.seed)
-    rate_before, before = parse_rate(GPT(config.model, config.train.seed), tokenizer, samples=SAMPLES,
+    rate_before, before = parse_rate(GPT(config.model, config.train.seed).to(device), tokenizer, samples=SAMPLES,
                                      seed=config.train.seed)
     nats, bytes_of_targets = counting_models(train, loss, len(lengths)) | {"model": loss.nats}, lengths[loss.targets]
+    texts = validation.texts(even_windows(validation, config.train.evaluate_tokens)).flatten()
     scores = {
         "validation_tokens": len(loss.nats),
         "validation_bytes": int(bytes_of_targets.sum()),
-        "validation_texts": int(loss.texts[-1]) + 1,
+        "validation_texts": len(texts.unique()),
         "bits_per_byte": {name: bits_per_byte(paid, bytes_of_targets) for name, paid in nats.items()},
-        "intervals": {"bits_per_byte": {name: bits_per_byte_interval(paid, bytes_of_targets, loss.texts)
+        "intervals": {"bits_per_byte": {name: bits_per_byte_interval(paid, bytes_of_targets, texts)
                                         for name, paid in nats.items()},
                       "parse_rate": {"before": share_interval(rate_before, SAMPLES),
                                      "after": share_interval(rate, SAMPLES)}},
