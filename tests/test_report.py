@@ -106,6 +106,16 @@ def test_the_figure_marks_returns_spikes_rewinds_and_damaged_checkpoints(disturb
     assert "marked: 1 times come back" in page
 
 
+def test_the_alarms_of_a_run_without_events_are_marked_too(trained):
+    (trained / "events.jsonl").unlink()
+    alarm = {"step": 5, "what": "step 5: loss 9", "windows": ["train_00000.npy tokens 0 to 32"]}
+    (trained / "alarms.jsonl").write_text(json.dumps(alarm) + "\n")
+    card = write_report(trained)
+    assert card["sessions"] == [] and card["state"] == "Finished: 12 of 12 steps."
+    page = (trained / "report.html").read_text()
+    assert ">spike</text>" in page and "train_00000.npy tokens 0 to 32 and so on" in page
+
+
 class Outside(HTMLParser):
     """Whatever a page would fetch, and whatever it leaves open."""
 

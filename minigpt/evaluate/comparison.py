@@ -32,6 +32,7 @@ def quantities(plan: dict[str, Any], card: dict[str, Any],
     """Name, planned, happened, how it is written, and whether it grows with the steps."""
     last = card["sessions"][-1] if card["sessions"] else {"ranks": None, "nodes": None}
     train, shards = config.train, card["shards"] or {"files": None, "bytes": None}
+    written = card["checkpoints"] or {"bytes": None}
     micro_batch = train.batch_size // (train.accumulate * last["ranks"]) if last["ranks"] else None
     return [
         ("GPUs", plan.get("gpus"), last["ranks"], count, False),
@@ -49,6 +50,7 @@ def quantities(plan: dict[str, Any], card: dict[str, Any],
         ("sharding", plan.get("sharding"), train.sharding, str, False),
         ("activation checkpointing", plan.get("activation_checkpointing"), train.activation_checkpointing, yes, False),
         ("memory a GPU", plan.get("memory_bytes_per_gpu"), card.get("memory_bytes"), size_text, False),
+        ("bytes of a checkpoint", plan.get("checkpoint_bytes"), written["bytes"], size_text, False),
         ("shards", plan.get("data_files"), shards["files"], count, False),
         ("bytes of shards", plan.get("data_bytes"), shards["bytes"], size_text, False),
     ]

@@ -37,7 +37,8 @@ def write_report(folder: Path) -> dict[str, Any]:
     card = facts(config, log) | costs(folder, log) | history(folder, config, log)
     card |= read_if_there(folder / "scores.json") | {"hashes": hashes(folder), "shards": shard_counts(folder)}
     card["plan"] = comparison(read_if_there(folder / "plan.json"), card, config)
-    blocks = describe(card, log, read_events(folder) or card["alarms"], config)
+    marks = read_events(folder) or [alarm | {"event": "alarm"} for alarm in card["alarms"]]
+    blocks = describe(card, log, marks, config)
     for block in blocks:
         if isinstance(block, Picture):
             png(folder / block.file, block.draw)
