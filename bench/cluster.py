@@ -1,6 +1,6 @@
 """Two processes against one on this machine: seconds a step, checkpoints, coming back, and whether the curves agree.
 
-    python bench/cluster.py                    about twelve minutes on two cores; writes bench/cluster.json
+    python bench/cluster.py                    about ten minutes on two cores; writes bench/cluster.json
     python bench/cluster.py steps              one of its three tables: steps, checkpoints, return
     python bench/cluster.py --rounds 1 --steps 8 --output /tmp/cluster.json
 
@@ -54,7 +54,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("tables", nargs="*", choices=[[], *TABLES], help="which to measure; all if none is named")
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--steps", type=int, default=24)
+    options.add_argument("--steps", type=int, default=16)
     options.add_argument("--output", type=Path, default=RESULT)
     given = options.parse_args()
     known = json.loads(given.output.read_text(encoding="utf-8")) if given.output.exists() else {"figures": {}}

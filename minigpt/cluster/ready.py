@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minigpt import checkpoint
 from minigpt.config import RunConfig, nearest_divisor
+from minigpt.corpus import check_shards
 from minigpt.tokenizer import Tokenizer
 from minigpt.train import claim, open_splits
 
@@ -27,6 +28,7 @@ def check_ready(config: RunConfig, folder: Path, ranks: int) -> None:
     if not (folder / "tokenizer.json").exists():
         raise ValueError(f"{folder} has no tokenizer.json and no shards; write them first, with `minigpt shards` or "
                          "with a job that `minigpt slurm ... --parts N` writes")
+    check_shards(folder / "shards", hashes=False)
     open_splits(config, Tokenizer.load(folder / "tokenizer.json"), folder / "shards")
     check_room(config, folder)
 
