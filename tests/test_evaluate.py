@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -76,13 +77,14 @@ def test_pairs_are_counted_by_hand(monkeypatch, piece):
     class Two:
         files = (np.array([0, 1, 1, 2]), np.array([1, 0]))
 
-    monkeypatch.setattr("minigpt.evaluate.ladder.PIECE", piece)
+    module = sys.modules[count.__module__]  # the package has a function of its name
+    monkeypatch.setattr(module, "PIECE", piece)
     every_pair = np.arange(9)  # of three tokens
     firsts, seconds, pairs = count(Two, every_pair, 3)
     assert pairs.reshape(3, 3).tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
     assert firsts.tolist() == [1, 3, 0] and seconds.tolist() == [1, 2, 1]
     assert count(Two, np.array([1, 5]), 3)[2].tolist() == [1, 1]
-    monkeypatch.setattr("minigpt.evaluate.ladder.MOST_COUNTED", 2)
+    monkeypatch.setattr(module, "MOST_COUNTED", 2)
     assert count(Two, every_pair, 3)[2].sum() in (2, 3) and count(Two, every_pair, 3)[2][3] == 0
 
 

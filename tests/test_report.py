@@ -103,7 +103,7 @@ def test_the_figure_marks_returns_spikes_rewinds_and_damaged_checkpoints(disturb
     page = (disturbed / "report.html").read_text()
     for label in ("came back", "spike", "rewound", "damaged checkpoint", "training, each step"):
         assert f">{label}</text>" in page
-    assert "marked: 1 times come back" in page
+    assert "marked: 1 return, 1 rewind, 1 damaged checkpoint" in page
 
 
 def test_the_alarms_of_a_run_without_events_are_marked_too(trained):

@@ -245,9 +245,9 @@ def loss_caption(card: dict[str, Any]) -> str:
     """What the figure of the loss shows and marks."""
     counts = {kind: sum(event["event"] == kind for event in card["events"]) for kind in ("rewind", "damaged")}
     spikes = len({alarm["step"] for alarm in card["alarms"]})
-    marks = [f"{count} {word}" for count, word in (
-        (len(card["sessions"]) - 1, "times come back"), (spikes, "steps with an alarm"),
-        (counts["rewind"], "rewinds"), (counts["damaged"], "damaged checkpoints")) if count > 0]
+    marks = [some(count, thing) for count, thing in (
+        (len(card["sessions"]) - 1, "return"), (spikes, "spike"), (counts["rewind"], "rewind"),
+        (counts["damaged"], "damaged checkpoint")) if count > 0]
     return "Training and validation loss against training tokens" + (f"; marked: {', '.join(marks)}" if marks else "")
 
 
