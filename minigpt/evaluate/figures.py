@@ -105,7 +105,7 @@ def draw_loss(log: list[dict[str, float]], events: list[dict[str, Any]], config:
         axes.set_ylim(min(losses) - 0.06 * (top - min(losses)), top)
         axes.set_xlabel(f"training tokens ({word})")
         axes.set_ylabel("loss (nats a token)")
-        axes.figure.legend(loc="outside lower center", ncols=3)
+        axes.figure.legend(loc="outside lower center", ncols=3 if axes.figure.get_figwidth() > NARROW[0] else 2)
 
     return draw
 
