@@ -1,8 +1,10 @@
 """Sandboxes by bubblewrap: the first choice, because it needs neither an image nor a service."""
 
+import contextlib
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +71,12 @@ def _files() -> list[str]:
     return words
 
 
+def kill(pid: int) -> None:
+    """End a process that this one or the one from which it was forked has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 class Bubblewrap:
     """The backend; what is inside inherits two descriptors and nothing else."""
 
@@ -90,7 +98,7 @@ class Bubblewrap:
         finally:
             os.close(read)
             theirs.close()
-        return Sandbox(process, control, lambda: "".join(children_of(str(process.pid))[:1]), process.kill)
+        return Sandbox(process, control, lambda: "".join(children_of(str(process.pid))[:1]), lambda: kill(process.pid))
 
     def fault(self) -> str:
         if not shutil.which("bwrap"):

@@ -9,11 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from grading import day, sandbox
-from grading.author import author
 from grading.course import Course, CourseError, make_private
 from grading.demonstration import build_class
-from grading.export import export
-from grading.gradebook import release_labs
 from grading.judge import REVIEW
 from grading.panel import cores
 from grading.preflight import Report, preflight
@@ -89,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_author(course: Course, options: argparse.Namespace) -> int:
+    from grading.author import author  # nbgrader takes a second to import, here and below
+
     made = author(course, options.lab)
     print(f"author: {made.lab.name} is whole; these files are yours now")
     for path in made.paths:
@@ -160,6 +159,8 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def run_labs(course: Course, options: argparse.Namespace) -> int:
+    from grading.gradebook import release_labs
+
     changed = release_labs(course, check=options.check)
     if changed and options.check:
         raise CourseError(f"labs/ differs from what solutions/ generates ({', '.join(changed)}); run `grading labs`")
@@ -189,6 +190,8 @@ def run_jobs(course: Course, options: argparse.Namespace, parent: WarmParent) ->
 
 
 def run_export(course: Course, options: argparse.Namespace) -> int:
+    from grading.export import export
+
     done = export(course, options.format, options.lab, options.out, options.unfinished)
     print(f"export: {done.n_students} students in {short(course, done.path)}")
     if done.waiting:

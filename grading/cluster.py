@@ -17,11 +17,10 @@ from submitit.core.utils import FailedJobError
 
 from grading import sandbox
 from grading.course import Course, CourseError, alone, result_place, write_whole
-from grading.ingest import ingest
 from grading.judge import course_secret
 from grading.panel import Panel
 from grading.preflight import first_fault
-from grading.record import by_lab, grade_lab, key_of, read_result
+from grading.record import by_lab, grade_lab, is_open
 from grading.session import WarmParent
 from grading.walls import Limits, last_line
 
@@ -46,7 +45,7 @@ def spread(
     labs, _ = by_lab(course, folder)
     with alone(course.work):
         proven = {name: found for name, found in labs.items() if not first_fault(course.lab(name), course.work, parent)}
-        parent.close()
+        parent.rest()
         course_secret(course.work)  # made once, before two jobs could make it
         jobs = Jobs(course, cluster, parent.exposed, tell, n_judges)
         first = still_open(course, proven)
@@ -67,8 +66,7 @@ def still_open(course: Course, labs: dict[str, list[tuple[str, Path]]]) -> list[
     for name, handed_in in sorted(labs.items()):
         lab = course.lab(name)
         for student, path in handed_in:
-            result = read_result(result_place(course.work, student, name))
-            if result is None or result["key"] != key_of(ingest(lab, student, path)):
+            if is_open(course.work, lab, student, path):
                 found.append((name, student, path))
     return found
 

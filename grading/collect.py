@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from grading.course import Course, CourseError, alone, read_cells, write_whole
-from grading.exchange import from_exchange, is_exchange
 from grading.inbox import MOST_BYTES, HandedIn, Refused, folder_members, members, shown, sort_out
 from grading.lateness import STAMP, read_extensions, read_policy, save_policy, seconds_late, to_stamp
 
@@ -75,6 +74,8 @@ def _sorted_out(
     course: Course, source: Path, lab: str, scratch: Path, tell: Callable[[str], None]
 ) -> list[HandedIn]:
     """Who handed in what; the files are read later, so the source must stay."""
+    from grading.exchange import from_exchange, is_exchange  # nbgrader takes a second to import
+
     if is_exchange(course, source):
         folder = from_exchange(course, source, [lab] if lab else course.lab_names, scratch, tell)
         return sort_out(folder_members(folder, tell, times=True), course.lab_names, lab, tell)

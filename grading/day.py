@@ -8,11 +8,11 @@ from pathlib import Path
 from grading import sandbox
 from grading.collect import Collected, Terms, collect
 from grading.course import Course, CourseError, alone
-from grading.exchange import EXCHANGE, is_exchange, pages_to_exchange, to_exchange
 from grading.lateness import in_words, to_moment, to_stamp
 from grading.preflight import first_fault
-from grading.release import bundle
 from grading.session import WarmParent
+
+EXCHANGE = Path("/usr/local/share/nbgrader/exchange")  # where nbgrader has it
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -43,6 +43,9 @@ def tell(line: str) -> None:
 
 
 def run_release(course: Course, options: argparse.Namespace) -> int:
+    from grading.exchange import to_exchange  # nbgrader takes a second to import, here and below
+    from grading.release import bundle
+
     n_refused = 0
     labs = [course.lab(name) for name in options.labs]
     with alone(course.work), WarmParent(exposed=bool(sandbox.fault())) as parent:
@@ -86,6 +89,8 @@ def run_collect(course: Course, options: argparse.Namespace) -> int:
 
 
 def run_feedback(course: Course, options: argparse.Namespace) -> int:
+    from grading.exchange import is_exchange, pages_to_exchange
+
     if not is_exchange(course, options.exchange):
         raise CourseError(f"{options.exchange} is no exchange of this course; give the folder of `grading release`")
     labs = [course.lab(options.lab).name] if options.lab else course.lab_names

@@ -22,7 +22,6 @@ from grading.inbox import Refused, read_plain
 from grading.ingest import ingest
 from grading.release import Bundle
 
-EXCHANGE = Path(ExchangeReleaseAssignment.root.default_value)  # nbgrader's
 Tell = Callable[[str], None]
 
 

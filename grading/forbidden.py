@@ -13,15 +13,17 @@ import types
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from IPython.core.inputtransformer2 import TransformerManager
 
+from grading.course import Cell
 from grading.question import Case, Probe
 
 TIMING = re.compile(r"^(\s*)%%?(?:timeit|time|prun|capture)\b(?:[ \t]+-\w+(?:[ \t]+\d+)?)*", re.M)
 
 
+LONGEST_KEPT = 20_000  # characters
 LOADS, STORES = ("LOAD_GLOBAL", "LOAD_NAME"), ("STORE_NAME", "STORE_GLOBAL")
 
 
@@ -67,7 +69,13 @@ def _changed(part: ast.Attribute | ast.Subscript) -> set[str]:
     return {name, part.id if isinstance(part, ast.Name) else ""} - {""}
 
 
-def statements(source: str, is_own: bool = True) -> list[Statement]:
+def statements(source: str, is_own: bool = True) -> tuple[Statement, ...]:
+    """The statements of a cell, remembered: the course's cells come again and again. A huge one is not kept."""
+    return (_statements if len(source) < LONGEST_KEPT else _statements.__wrapped__)(source, is_own)
+
+
+@lru_cache(maxsize=256)
+def _statements(source: str, is_own: bool) -> tuple[Statement, ...]:
     """The statements of a cell, magics resolved; none if it cannot be compiled, since then it does not run either."""
     try:
         with warnings.catch_warnings():
@@ -75,8 +83,15 @@ def statements(source: str, is_own: bool = True) -> list[Statement]:
             tree = ast.parse(TransformerManager().transform_cell(TIMING.sub(r"\1", source)))
             compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    return [Statement(single, is_own) for node in tree.body for single in _split(node)]
+        return ()
+    return tuple(Statement(single, is_own) for node in tree.body for single in _split(node))
+
+
+def imports(cells: Iterable[Cell]) -> frozenset[str]:
+    """The modules that the code cells import at their top level."""
+    trees = [one.tree for cell in cells if cell.kind == "code" for one in statements(cell.source)]
+    names = {alias.name for tree in trees if isinstance(tree, ast.Import) for alias in tree.names}
+    return frozenset(names | {tree.module for tree in trees if isinstance(tree, ast.ImportFrom) and not tree.level})
 
 
 def _split(node: ast.stmt) -> list[ast.stmt]:
@@ -105,7 +120,7 @@ def forbidden_name(cells: list[tuple[str, bool]], answer: str, asked: set[str], 
     """
     if not names:
         return ""
-    mine = statements(answer)
+    mine = list(statements(answer))
     rest = [statement for source, is_own in cells for statement in statements(source, is_own)]
     made = set().union(*(statement.binds for statement in mine))
     reached = mine + needed(rest, asked | set().union(*(statement.loads for statement in mine)) - made)

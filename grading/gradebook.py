@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.modules.setdefault("rfc3987_syntax", None)  # half of nbgrader's time to import, for addresses that no notebook has
+
 import nbgrader.api
 from nbformat import NotebookNode, from_dict
 from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, Student, SubmittedNotebook
 from nbgrader.converters import BaseConverter, GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.dbutil import ALEMBIC_DIR
+from nbgrader.plugins import LateSubmissionPlugin
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -32,11 +35,12 @@ from nbgrader.preprocessors import (
 )
 from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution
 from sqlalchemy.exc import DBAPIError, SAWarning
+from traitlets import Float
 from traitlets.config import Config
 
 from grading.course import Course, CourseError, make_private, read_record, result_place, write_whole
 from grading.judge import REVIEW
-from grading.lateness import LatePenalty, dates, set_due, terms
+from grading.lateness import DAY, dates, read_policy, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
@@ -50,6 +54,15 @@ def schema_version() -> str:
 
 
 nbgrader.api.get_alembic_version = schema_version  # nbgrader's own starts a process for it, which takes a second
+
+
+class LatePenalty(LateSubmissionPlugin):
+    """So many points for each day begun; nbgrader takes no more than the notebook has earned."""
+
+    points_per_day = Float(0, help="Points taken for each day begun.").tag(config=True)
+
+    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
+        return self.points_per_day * math.ceil(total_seconds_late / DAY)
 
 
 class DropInstructorCells(NbGraderPreprocessor):
@@ -241,6 +254,12 @@ def take_in(course: Course, lab: str, results: list[dict]) -> int:
     for result, content in zip(stale, taken, strict=True):
         _lay_out(course, result["student"], lab, content)
     return len(stale)
+
+
+def set_due(book: Gradebook, work: Path, lab: str) -> None:
+    """Tell the gradebook when the lab is due."""
+    if due := read_policy(work, lab).due:
+        book.update_or_create_assignment(lab, duedate=due)
 
 
 def _is_current(seen: dict, result: dict, lateness: dict | None) -> bool:

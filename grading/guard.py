@@ -11,6 +11,7 @@ written.
 """
 
 import functools
+import importlib
 import importlib.util
 import os
 import sys
@@ -28,57 +29,55 @@ class Forbidden(BaseException):
 
 
 class Guard:
-    """Knows the names that a lab forbids; made in a worker before any of the student's code runs."""
+    """Knows the names that a lab forbids; made in a worker before any of the student's code runs.
+
+    Each function behind such a name is given code that asks who calls, and that does what it did before unless the
+    name is forbidden at the moment. So to forbid and to allow again is no more than to set `active`.
+    """
 
     def __init__(self, names: list[str], writable: tuple[str, ...]):
-        self.writable, self.active = ("<", *writable), ()
-        names = [name for name in names if not name.startswith(".")]
-        self.known = {name: kept for name in names if (kept := self._keep(name))}
-        self.roots = {root: name for name in names if (root := root_of(name))}
+        self.writable, self.active = ("<", *writable), frozenset()
+        self.names = [name for name in names if not name.startswith(".")]
+        for name in self.names:
+            load(name)
+        self.roots = {root: name for name in self.names if (root := root_of(name))}
         self.files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        for name in self.names:
+            replace_in_c(name)
+        self.wholes = {name for name in self.names if not isinstance(look_up(name)[1], types.FunctionType)}
+        self.barred: dict[types.FunctionType, set[str]] = {}  # with its forbidden names
+        self._bar()
         sys.addaudithook(self._on_event)
-
-    def _keep(self, name: str) -> types.FunctionType | None:
-        """The Python function behind the name; a function in C is replaced by a Python one wherever it is known."""
-        owner, found = look_up(name)
-        if owner is None or isinstance(found, types.FunctionType) or not callable(found):
-            return found if isinstance(found, types.FunctionType) else None
-        if isinstance(found, type) or name in READ_THEIR_CALLER:
-            return None
-        stand_in = in_place_of(found)
-        try:
-            setattr(owner, name.rpartition(".")[2], stand_in)
-        except TypeError:  # a method of a type in C: only the text can be judged
-            return None
-        for place in [module for module in list(sys.modules.values()) if isinstance(module, types.ModuleType)]:
-            vars(place).update({key: stand_in for key, value in list(vars(place).items()) if value is found})
-        return stand_in
 
     @contextmanager
     def holding(self, names: list[str]) -> Iterator[None]:
         """While this context lasts, the student's code cannot call what these names stand for."""
-        self.active = tuple(names)
-        originals = {}
-        for name in names:
-            functions = [self.known[name]] if name in self.known else members(name)
-            for function in functions:
-                originals.setdefault(function, function.__code__)
-                function.__code__ = self._barred(function, name, name not in self.known)
+        if self.has_more:
+            self._bar()
+        self.active = frozenset(names)
         try:
             yield
         finally:
-            self.active = ()
-            for function, code in originals.items():
-                function.__code__ = code
+            self.active = frozenset()
 
-    def _barred(self, function: types.FunctionType, name: str, is_member: bool) -> types.CodeType:
+    def _bar(self) -> None:
+        """Bar what the names stand for, as far as it is loaded by now."""
+        self.has_more = False
+        for name in self.names:
+            for function in functions(name):
+                if function not in self.barred:
+                    self.barred[function] = set()
+                    function.__code__ = self._barred(function, self.barred[function])
+                self.barred[function].add(name)
+
+    def _barred(self, function: types.FunctionType, names: set[str]) -> types.CodeType:
         """Code that asks who calls before it does what the function did."""
         original = copy_of(function)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            caller = sys._getframe(2)
-            if not (self._is_own_use(caller, name) if is_member else self._is_use_of(caller, function)):
-                raise Forbidden(name)
+            for name in names & self.active:
+                if not self._is_allowed(sys._getframe(2), name, function):
+                    raise Forbidden(name)
             return original(*args, **kwargs)
 
         constants = tuple(call if constant == "CALL" else constant for constant in passing_on.__code__.co_consts)
@@ -86,38 +85,54 @@ class Guard:
             co_consts=constants, co_freevars=function.__code__.co_freevars, co_name=function.__name__
         )
 
-    def _is_library(self, caller: types.FrameType) -> bool:
-        """Whether the calling code is the course's, or stands in a file that a student cannot write."""
-        file = caller.f_code.co_filename
-        return file.startswith(COURSE) or not file.startswith(self.writable)
+    def _is_allowed(self, caller: types.FrameType, name: str, function: types.FunctionType) -> bool:
+        """Whether the course calls, or a library: its own member, or a function that its code spells.
 
-    def _is_own_use(self, caller: types.FrameType, name: str) -> bool:
-        """Whether a package that is forbidden calls one of its own members, or the course does."""
-        is_same = str(caller.f_globals.get("__name__")).partition(".")[0] == name.partition(".")[0]
-        return self._is_library(caller) and (is_same or caller.f_code.co_filename.startswith(COURSE))
-
-    def _is_use_of(self, caller: types.FrameType, function: types.FunctionType) -> bool:
-        """Whether a library's code spells the function; `map` and `vmap` call what they are given, by no name."""
+        `map` and `vmap` call what they are given, by no name.
+        """
+        if is_of_course(caller):
+            return True
+        if name in self.wholes:
+            return self._is_own_use(caller, name)
         names, known = caller.f_code.co_names, caller.f_globals
         spells = function.__name__ in names or any(known.get(name) is function for name in names)
-        return self._is_library(caller) and (spells or caller.f_code.co_filename.startswith(COURSE))
+        return spells and self._is_library(caller)
+
+    def _is_own_use(self, caller: types.FrameType, name: str) -> bool:
+        """Whether the code of a forbidden library is at work."""
+        is_same = str(caller.f_globals.get("__name__")).partition(".")[0] == name.partition(".")[0]
+        return is_same and self._is_library(caller)
+
+    def _is_library(self, caller: types.FrameType) -> bool:
+        """Whether the calling code stands in a file that a student cannot write."""
+        return not caller.f_code.co_filename.startswith(self.writable)
 
     def _on_event(self, event: str, args: tuple) -> None:
         """Refuse modules that load too late or twice to be barred, and what no stand-in can refuse."""
         if event != "exec":
             return
         caller, file = sys._getframe(1), getattr(args[0], "co_filename", "")
-        is_import = "importlib" in caller.f_code.co_filename
-        while caller.f_back and "importlib" in caller.f_code.co_filename:
+        is_import = is_importing(caller)
+        while caller.f_back and is_importing(caller):
             caller = caller.f_back
         for root, name in self.roots.items():
-            is_late = name in self.active and not self._is_own_use(caller, name)
-            if file.startswith(root) and (is_late or file in self.files):
-                raise Forbidden(name)
+            if file.startswith(root):
+                is_late = name in self.active and not (is_of_course(caller) or self._is_own_use(caller, name))
+                if is_late or file in self.files:
+                    raise Forbidden(name)
+                self.has_more = True
         self.files.add(file)
-        if not is_import and not self._is_library(caller):
-            for name in set(self.active) & set(READ_THEIR_CALLER):
-                raise Forbidden(name)
+        held = self.active.intersection(READ_THEIR_CALLER)
+        if held and not (is_import or is_of_course(caller) or self._is_library(caller)):
+            raise Forbidden(min(held))
+
+
+def is_of_course(caller: types.FrameType) -> bool:
+    return caller.f_code.co_filename.startswith(COURSE)
+
+
+def is_importing(caller: types.FrameType) -> bool:
+    return "importlib" in caller.f_code.co_filename
 
 
 def passing_on(*args: Any, **kwargs: Any) -> Any:
@@ -145,6 +160,31 @@ def in_place_of(found: Callable) -> types.FunctionType:
     functools.update_wrapper(stand_in, found, updated=())
     del stand_in.__wrapped__
     return stand_in
+
+
+def load(name: str) -> None:
+    """Import the module of that name, or the one that holds the thing of that name; what is not there is not barred."""
+    for at, letter in enumerate(f"{name}."):
+        if letter == ".":
+            try:
+                importlib.import_module(name[:at])
+            except ImportError:
+                return
+
+
+def replace_in_c(name: str) -> None:
+    """Put a Python function in the place of a function in C, wherever it is known, because only that can be barred."""
+    owner, found = look_up(name)
+    is_python = isinstance(found, type | types.FunctionType | types.ModuleType)
+    if owner is None or is_python or not callable(found) or name in READ_THEIR_CALLER:
+        return
+    stand_in = in_place_of(found)
+    try:
+        setattr(owner, name.rpartition(".")[2], stand_in)
+    except TypeError:  # a method of a type in C: only the text can be judged
+        return
+    for place in [module for module in list(sys.modules.values()) if isinstance(module, types.ModuleType)]:
+        vars(place).update({key: stand_in for key, value in list(vars(place).items()) if value is found})
 
 
 def look_up(name: str) -> tuple[Any, Any]:
@@ -180,9 +220,11 @@ def modules_of(name: str) -> list[types.ModuleType]:
     return [m for known, m in loaded if m is not None and (known == name or known.startswith(f"{name}."))]
 
 
-def members(name: str) -> list[types.FunctionType]:
-    """The Python functions of a class, or of a module with its classes and its own modules."""
+def functions(name: str) -> list[types.FunctionType]:
+    """The function of that name; or those of a class, or of a module with its classes and its own modules."""
     found = look_up(name)[1]
+    if isinstance(found, types.FunctionType):
+        return [found]
     if isinstance(found, type):
         return methods(found)
     things = [thing for module in modules_of(name) for thing in list(vars(module).values())]

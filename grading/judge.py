@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from grading.course import Lab
-from grading.forbidden import asked_names, forbidden_name
+from grading.forbidden import asked_names, forbidden_name, imports
 from grading.ingest import Submission, rebuild
 from grading.question import Call, Case, Probe, Question, Read, Wrong, close
 from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
@@ -73,8 +74,8 @@ class Judge:
 
     def __init__(self, lab: Lab, parent: WarmParent, secret: bytes):
         self.lab, self.parent, self.secret = lab, parent, secret
-        solution = rebuild(lab, "solution", lab.solution)
-        self.understudy = Session(parent.aside, [Step(*step) for step in solution.steps], total_seconds=math.inf)
+        self.solution = rebuild(lab, "solution", lab.solution)
+        self.understudy = Session(parent.aside, [Step(*step) for step in self.solution.steps], total_seconds=math.inf)
 
     def __enter__(self) -> "Judge":
         self.understudy.__enter__()
@@ -83,7 +84,17 @@ class Judge:
     def __exit__(self, *_: Any) -> None:
         self.understudy.__exit__()
 
+    @cached_property
+    def modules(self) -> frozenset[str]:
+        """What the lab's own cells import, and what holds the names that its questions forbid."""
+        barred = {name for question in self.lab.questions for name in question.forbidden if not name.startswith(".")}
+        return imports(self.solution.runs) | {name.rpartition(".")[0] or name for name in barred}
+
     def session(self, submission: Submission) -> Session:
+        """The submission's notebook, ready to be run."""
+        for parent in (self.parent, self.parent.aside):
+            parent.modules = self.modules
+            parent.begin()
         forbidden = {question.id: question.forbidden for question in self.lab.questions}
         return Session(self.parent, [
             Step(cell.grade_id or cell.cell_id, cell.source, submission.by_course(cell),

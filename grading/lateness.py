@@ -9,10 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nbgrader.api import Gradebook
-from nbgrader.plugins import LateSubmissionPlugin
-from traitlets import Float
-
 from grading.course import STUDENT, Course, CourseError, read_record, shown, to_json, write_whole
 
 STAMP = "timestamp.txt"  # nbgrader's name for it
@@ -31,15 +27,6 @@ class Policy:
 
     def due_for(self, student: str) -> str:
         return self.extensions.get(student, self.due)
-
-
-class LatePenalty(LateSubmissionPlugin):
-    """So many points for each day begun; nbgrader takes no more than the notebook has earned."""
-
-    points_per_day = Float(0, help="Points taken for each day begun.").tag(config=True)
-
-    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
-        return self.points_per_day * math.ceil(total_seconds_late / DAY)
 
 
 def read_policy(work: Path, lab: str) -> Policy:
@@ -147,12 +134,6 @@ def terms(work: Path, student: str, lab: str) -> dict | None:
     policy = read_policy(work, lab)
     stamp = work / "rebuilt" / student / lab / STAMP
     return {"time": stamp.read_text().strip(), "due": policy.due_for(student), "late_per_day": policy.late_per_day}
-
-
-def set_due(book: Gradebook, work: Path, lab: str) -> None:
-    """Tell the gradebook when the lab is due."""
-    if due := read_policy(work, lab).due:
-        book.update_or_create_assignment(lab, duedate=due)
 
 
 def dates(work: Path, student: str, lab: str) -> dict[str, object]:

@@ -1,19 +1,23 @@
 """The judges of a run, side by side: a process for each core, all fed from one list.
 
 Each judge has a warm parent and an understudy of its own, so a submission that uses up its limits holds up one
-judge and no other. With one judge everything runs in this process.
+judge and no other. The warm parents boot while this process loads the checks; then the judges are forked, so that what
+the checks import is imported once. With one judge everything runs in this process.
 """
 
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
 from grading.course import Course, CourseError, Lab
+from grading.forbidden import imports
 from grading.judge import Judge, course_secret
 from grading.session import WarmParent
 
@@ -52,16 +56,24 @@ class Panel:
     """The judges of one run: a context, because the processes stay from lab to lab."""
 
     def __init__(self, course: Course, parent: WarmParent, n_judges: int = 1):
-        self.course, self.parent, self.n_judges = course, parent, n_judges
-        self.chair = Chair(course, parent)
+        self.course, self.chair = course, Chair(course, parent)
+        self.parents = [parent, *(WarmParent(parent.limits, parent.exposed) for _ in range(n_judges - 1))]
         self.processes: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Panel":
         return self
 
-    def each(self, task: Task, lab: Lab, handed_in: list[tuple[str, Path]]) -> Iterator[Any]:
-        """The task's result for every submission, as they come; several judges begin at once."""
-        if self.n_judges == 1:
+    def each(self, task: Task, lab: Lab, handed_in: list[tuple[str, Path]], warm: bool = True) -> Iterator[Any]:
+        """The task's result for every submission, as they come; several judges begin at once.
+
+        `warm` says that something will be run, so that there is no time to lose.
+        """
+        if self.processes is None and warm:
+            for parent in self.parents:
+                parent.modules = imports(lab.solution)
+                parent.begin()
+        lab.questions  # noqa: B018  (while the warm parents boot)
+        if len(self.parents) == 1:
             return self._one_by_one(task, lab, handed_in)
         if self.processes is None:
             self._fork()
@@ -79,12 +91,16 @@ class Panel:
             raise CourseError(ENDED) from error
 
     def _fork(self) -> None:
-        """Start the processes; they inherit everything that is imported, and no running warm parent."""
-        self.parent.rest()
+        """Start the processes; they inherit everything that is imported, and each takes one of the warm parents."""
+        self.parents[0].aside.close()
         course_secret(self.course.work)  # made once, before two could make it
         context = multiprocessing.get_context("fork")
         self.others = set(multiprocessing.active_children())
-        self.processes = ProcessPoolExecutor(self.n_judges, context, _sit_down, (self.course, self.parent))
+        self.place, seats = tempfile.TemporaryDirectory(prefix="grading-"), context.SimpleQueue()
+        for seat in range(len(self.parents)):
+            seats.put(seat)
+        given = (self.course, self.parents, seats, self.place.name)
+        self.processes = ProcessPoolExecutor(len(self.parents), context, _sit_down, given)
 
     def __exit__(self, kind: type | None, *_: Any) -> None:
         self.chair.leave()
@@ -94,15 +110,19 @@ class Panel:
             for process in set(multiprocessing.active_children()) - self.others:
                 process.kill()
         self.processes.shutdown(cancel_futures=True)
+        for parent in self.parents:
+            parent.close()
+        self.place.cleanup()
 
 
 _chair: Chair  # in a judge's process
 
 
-def _sit_down(course: Course, parent: WarmParent) -> None:
+def _sit_down(course: Course, parents: list[WarmParent], seats: SimpleQueue, place: str) -> None:
     """Make this process a judge: it leaves Ctrl-C to the run, and ends when the run has ended."""
     global _chair
-    _chair = Chair(course, parent)
+    tempfile.tempdir = place
+    _chair = Chair(course, parents[seats.get()])
     signal.signal(signal.SIGINT, lambda *_: None)
     threading.Thread(target=_end_with_the_run, daemon=True).start()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 from grading.collect import counting, read_receipts
 from grading.course import (
@@ -25,7 +26,6 @@ from grading.course import (
     write_whole,
 )
 from grading.feedback import feedback_page, lesson_of
-from grading.gradebook import introduce, lateness, marks_by_hand, open_gradebook, take_in, write_grades
 from grading.ingest import Submission, ingest
 from grading.judge import BLANK, Judge, Judgement
 from grading.ladder import climb, tried_before
@@ -121,6 +121,12 @@ def read_result(place: Path) -> dict | None:
     return read_record(place, "key", "questions") if place.is_file() else None
 
 
+def is_open(work: Path, lab: Lab, student: str, folder: Path) -> bool:
+    """Whether the submission has no result yet."""
+    before = read_result(result_place(work, student, lab.name))
+    return before is None or before["key"] != key_of(ingest(lab, student, folder))
+
+
 def record(judge: Judge, work: Path, student: str, folder: Path) -> tuple[dict, bool]:
     """A student's result, written, and whether anything had to be judged for it."""
     submission = ingest(judge.lab, student, folder)
@@ -157,7 +163,7 @@ def grade_lab(
     `meanwhile` is called when the judges have begun.
     """
     results, n_judged, step = {}, 0, math.ceil(len(handed_in) / MOST_LINES)
-    coming = panel.each(record, lab, handed_in)
+    coming = panel.each(record, lab, handed_in, any(is_open(panel.course.work, lab, *one) for one in handed_in))
     meanwhile()
     for result, is_new in coming:
         results[result["student"]] = result
@@ -196,13 +202,13 @@ def grade(
                 unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
                 continue
             results, n_new = grade_lab(panel, lab, handed_in, tell, lambda name=name: prepare(course, name))
-            if n_taken := take_in(course, name, results):
+            if n_taken := gradebook().take_in(course, name, results):
                 tell(f"  {name}  nbgrader took in the scores of {n_taken} submissions")
             graded += results
             n_judged += n_new
         if not graded:
             raise CourseError("; ".join(unproven))
-        grades, feedback = write_grades(course, graded), write_pages(course, graded)
+        grades, feedback = gradebook().write_grades(course, graded), write_pages(course, graded)
         regraded = write_regraded(course.work / "regraded.csv", graded)
         return Graded(graded, n_judged, refused, unproven, grades, feedback, regraded)
 
@@ -210,7 +216,14 @@ def grade(
 def prepare(course: Course, lab: str) -> None:
     """Introduce the lab to the gradebook; what cannot be done now is told when the scores are taken in."""
     with suppress(CourseError):
-        introduce(course, lab)
+        gradebook().introduce(course, lab)
+
+
+def gradebook() -> ModuleType:
+    """The module, which takes a second to import; so that is left to a time when the judges are at work."""
+    from grading import gradebook
+
+    return gradebook
 
 
 def write_pages(course: Course, results: list[dict]) -> Path:
@@ -218,12 +231,12 @@ def write_pages(course: Course, results: list[dict]) -> Path:
     pages = course.work / "feedback"
     lessons = {lab: lesson_of(course, course.lab(lab)) for lab in {result["lab"] for result in results}}
     receipts = counting(read_receipts(course.work))
-    with open_gradebook(course) as book:
+    with gradebook().open_gradebook(course) as book:
         for result in results:
             student, lab = place = result["student"], result["lab"]
-            seconds, penalty = lateness(book, *place)
+            seconds, penalty = gradebook().lateness(book, *place)
             receipt = receipts.get(place) if is_collected(course.work, *place) else None
-            by_hand = marks_by_hand(book, *place)
+            by_hand = gradebook().marks_by_hand(book, *place)
             page = feedback_page(result, by_hand, in_words(seconds), penalty, lessons[lab], receipt)
             write_whole(pages / student / f"{lab}.html", page)
     return pages

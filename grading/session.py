@@ -4,7 +4,10 @@ What the student's code does to its process (an endless loop, a crash) costs the
 happens: the process is killed, and a new one runs the notebook without that cell.
 """
 
+import contextlib
+import multiprocessing
 import os
+import resource
 import select
 import shutil
 import socket
@@ -12,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,11 +67,12 @@ class WarmParent:
     """The warm parent of all workers: a context in which workers can be started quickly.
 
     It runs in the sandbox and has one worker at a time, because whatever ends a submission ends all that it left
-    behind. Only with `exposed` is it a plain process, which sees and can change what its user can.
+    behind. Only with `exposed` is it a plain process, which sees and can change what its user can. `modules` are
+    imported before the first worker is forked.
     """
 
-    def __init__(self, limits: Limits | None = None, exposed: bool = False):
-        self.limits, self.exposed = limits or Limits(), exposed
+    def __init__(self, limits: Limits | None = None, exposed: bool = False, modules: Iterable[str] = ()):
+        self.limits, self.exposed, self.modules = limits or Limits(), exposed, frozenset(modules)
         self.folder: Path | None = None
         self.running: Sandbox | None = None
 
@@ -76,26 +81,40 @@ class WarmParent:
 
     @cached_property
     def aside(self) -> "WarmParent":
-        """A second warm parent for the judge's own answers, which no student's code may come near."""
-        return WarmParent(self.limits, self.exposed)
+        """A second warm parent for the course's own answers, which no student's code may come near."""
+        return Aside(self.limits)
 
-    def _start(self) -> None:
-        """Start the process; it is needed only when there is something to run."""
+    def begin(self) -> None:
+        """Start the process, if there is none, and have it import the modules; wait for neither.
+
+        If that fails, it is tried again when a worker is asked for.
+        """
+        with contextlib.suppress(OSError):
+            self._begin()
+
+    def _begin(self) -> None:
+        if self.running is None:
+            self._launch()
+            self.awaited, self.loaded = 0, None
+        if self.loaded != self.modules:
+            self._wait()
+            self._send({"do": "import", "modules": sorted(self.modules)}, [])
+            self.awaited, self.loaded = self.awaited + 1, self.modules
+
+    def _launch(self) -> None:
         if not self.exposed and (fault := sandbox.fault()):
             raise CourseError(f"there is no sandbox, because {fault}; install bubblewrap, podman or docker")
         self.folder = Path(tempfile.mkdtemp(prefix="grading-"))
-        try:
-            with (self.folder / "parent.log").open("wb") as log:
-                self.running = self._exposed(log.fileno()) if self.exposed else self._sandboxed(log.fileno())
-            self.control = self.running.control
-            self.control.settimeout(START_SECONDS)
+        with (self.folder / "parent.log").open("wb") as log:
+            self.running = self._exposed(log.fileno()) if self.exposed else self._sandboxed(log.fileno())
+        self.control = self.running.control
+
+    def _wait(self) -> None:
+        """Wait until the process has started and imported the modules."""
+        self.control.settimeout(START_SECONDS)
+        while self.awaited:
             self._read_line()
-        except OSError:
-            reason = last_line((self.folder / "parent.log").read_bytes())
-            self.close()
-            raise CourseError(
-                f"the worker did not start ({reason}); install the environment with `make class`"
-            ) from None
+            self.awaited -= 1
         self.control.settimeout(ORDER_SECONDS)
 
     def _sandboxed(self, log: int) -> Sandbox:
@@ -133,8 +152,11 @@ class WarmParent:
             line += piece
         return line.strip()
 
-    def _order(self, order: dict, descriptors: list[int]) -> int:
+    def _send(self, order: dict, descriptors: list[int]) -> None:
         socket.send_fds(self.control, [write_frame(order)], descriptors)
+
+    def _order(self, order: dict, descriptors: list[int]) -> int:
+        self._send(order, descriptors)
         return int(self._read_line())
 
     def __exit__(self, *_: Any) -> None:
@@ -157,13 +179,15 @@ class WarmParent:
     def worker(self) -> "Worker":
         """A new worker in an empty folder; a warm parent that has been killed meanwhile is started again."""
         for _ in range(2):
-            if self.running is None:
-                self._start()
             try:
+                self._begin()
+                self._wait()
                 return self._fork()
-            except OSError:
+            except OSError as error:
+                said = last_line((self.folder / "parent.log").read_bytes()) if self.folder else str(error)
                 self.close()
-        raise CourseError("the warm parent of the workers ends again and again; run the same command once more")
+        raise CourseError(f"the workers do not start ({said}); install the environment with `make class`, or, if it is "
+                          "installed, run the same command once more")
 
     def _fork(self) -> "Worker":
         requests_read, requests_write = os.pipe()
@@ -192,6 +216,47 @@ class WarmParent:
             return False
         n_bytes, n_files = self.running.used()
         return n_bytes > self.limits.sandbox_bytes or n_files > MOST_FILES
+
+
+class Aside(WarmParent):
+    """A warm parent that is a fork of this process, so that nothing is imported twice.
+
+    It is no sandbox, and it needs none: it runs answers that stand in the checks, which this process has run already.
+    """
+
+    def _launch(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="grading-"))
+        self.control, theirs = socket.socketpair()
+        self.running = multiprocessing.get_context("fork").Process(target=self._be_warm, args=(theirs,), daemon=True)
+        with theirs:
+            self.running.start()
+
+    def _be_warm(self, control: socket.socket) -> None:
+        """What the fork does: it forgets the files, variables and warnings of the process that it came from."""
+        log = os.open(self.folder / "parent.log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        os.dup2(log, 2)
+        os.closerange(3, control.fileno())
+        os.closerange(control.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self._environment(str(self.folder)))
+        warnings.resetwarnings()
+        from grading import worker  # IPython is for the workers alone
+
+        worker.end_with_parent()
+        worker.main(control, in_sandbox=False)
+
+    def is_full(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self.running:
+            self.control.close()
+            self.running.kill()
+            self.running.join()
+            self.running = None
+        super().close()
 
 
 class Worker:

@@ -1,6 +1,6 @@
 """A worker runs one student's notebook and serves its values.
 
-`python -I -m grading.worker sandbox FD` is the warm parent: it has imported the heavy libraries and forks a child
+`python -I -m grading.worker sandbox FD` is the warm parent: it imports what the lab imports, once, and forks a child
 for every notebook. A child gets two pipes, an empty folder and a clean environment; no check and no expected
 value is ever sent to it. The judge starts the warm parent in a sandbox (sandbox.py). With `exposed` in place of
 `sandbox` it is a plain process, which can read and change what its user can.
@@ -8,6 +8,8 @@ value is ever sent to it. The judge starts the warm parent in a sandbox (sandbox
 
 import contextlib
 import ctypes
+import gc
+import importlib
 import io
 import json
 import os
@@ -23,15 +25,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot  # noqa: F401  (builds the list of fonts once)
 import numpy as np
-import torch
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-import minigpt  # noqa: F401  (imported here once, so that no child waits for it)
 from grading.guard import COURSE, Guard
 from grading.wire import WireError, decode, encode, write_frame
 
@@ -113,7 +112,8 @@ def seed(number: int = 0) -> None:
     """Make the global random generators start alike, so that a second run gives the same values."""
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(number)
 
 
 class Notebook:
@@ -127,9 +127,9 @@ class Notebook:
         stream = CappedText(self.output_limit)
         answer: dict = {}
         sys.stdout, sys.stderr = stream, stream
-        seed()
         signal.setitimer(signal.ITIMER_REAL, frame["seconds"])
         try:
+            seed()
             with self.guard.holding(frame.get("forbidden", ())) if self.guard else contextlib.nullcontext():
                 answer = {"guard": self.set_guard, "cell": self.run_cell, "ask": self.ask}[frame["do"]](frame)
         except BaseException as error:
@@ -296,21 +296,30 @@ def fork(shell: Shell, order: dict, descriptors: list[int], control: socket.sock
     return pid
 
 
+def load(modules: list[str]) -> None:
+    """Import the modules, so that no child waits for them; what fails here fails again in the cell that needs it."""
+    for name in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else the first collection in every child looks through all of it
+
+
 def main(control: socket.socket, in_sandbox: bool) -> None:
-    """Fork a child or end it for every order that arrives, and answer with its process id."""
+    """Import modules, fork a child or end it for every order that arrives, and answer with the child's process id."""
     control_process(PR_SET_DUMPABLE, 0)  # so that no process of the same user may look into this one or trace it
-    torch.set_num_threads(1)
     shell = make_shell()
     Notebook(shell, 0).answer({"do": "cell", "source": "pass", "seconds": 60})  # what a first cell has to load
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the system
-    control.sendall(b"ready\n")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
         if not message:
             return
         order = json.loads(message)
         pid = order.get("pid", 0)
-        if order["do"] == "fork":
+        if order["do"] == "import":
+            load(order["modules"])
+        elif order["do"] == "fork":
             pid = fork(shell, order, descriptors, control, in_sandbox)
         elif in_sandbox:
             end_all()

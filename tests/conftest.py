@@ -76,6 +76,15 @@ def backend(request):
         yield request.param
 
 
+@pytest.fixture(scope="module")
+def parent():
+    """A warm parent for the course's own answers, which need no sandbox."""
+    from grading.session import WarmParent
+
+    with WarmParent(exposed=bool(sandbox.fault())) as parent:
+        yield parent
+
+
 @pytest.fixture(scope="session")
 def demonstration(tmp_path_factory):
     """A tiny course with its demonstration class, graded once; tests leave it as it is."""
@@ -89,6 +98,16 @@ def demonstration(tmp_path_factory):
     folder = build_class(course, [course.lab("01")], lambda line: None)
     with WarmParent(exposed=EXPOSED) as parent:
         return course, folder, grade(course, folder, parent, lambda line: None)
+
+
+@pytest.fixture
+def course(tmp_path, demonstration):
+    """A fresh tiny course whose checks have already proven themselves."""
+    from test_grading_tiny import tiny_course
+
+    course = tiny_course(tmp_path / "course")
+    shutil.copytree(demonstration[0].work / "proven", course.work / "proven")
+    return course
 
 
 def missing(what: str) -> None:

@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_grading_tiny import EXPOSED
 
 from grading.author import author
 from grading.cli import main
@@ -14,16 +13,9 @@ from grading.course import Course, CourseError
 from grading.gradebook import release_labs
 from grading.preflight import disagreements, preflight
 from grading.release import foreign_lines
-from grading.session import WarmParent
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAB = "lab07_running_mean"
-
-
-@pytest.fixture(scope="module")
-def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
-        yield parent
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 from test_grading_export import FULL, give
-from test_grading_record import EXPOSED, silent
+from test_grading_record import silent
 from test_grading_tiny import LAB, tiny_course
 
 from grading.author import author
@@ -17,7 +17,6 @@ from grading.course import Course, write_whole
 from grading.demonstration import hand_in
 from grading.ingest import LARGEST_NOTEBOOK
 from grading.record import grade
-from grading.session import WarmParent
 
 ROW = "ann,01,2026-01-01T00:00\n"
 
@@ -31,12 +30,6 @@ def tiny(tmp_path_factory):
 def course(tmp_path, tiny):
     shutil.copytree(tiny.root, tmp_path / "course")
     return Course(tmp_path / "course")
-
-
-@pytest.fixture(scope="module")
-def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
-        yield parent
 
 
 def call(course, *words):

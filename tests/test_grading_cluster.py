@@ -16,7 +16,6 @@ from grading.cluster import Jobs, in_queue, spread
 from grading.course import CourseError, write_whole
 from grading.demonstration import build_class, hand_in
 from grading.record import grade
-from grading.session import WarmParent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are for Linux")
 SLOW = "import time\ntime.sleep(1)\n"
@@ -24,12 +23,6 @@ SLOW = "import time\ntime.sleep(1)\n"
 
 def silent(line):
     """Where a run tells its progress to nobody."""
-
-
-@pytest.fixture(scope="module")
-def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
-        yield parent
 
 
 def hand_in_all(course):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from nbgrader.api import Gradebook
-from test_grading_tiny import EXPOSED, LAB, tiny_course
+from test_grading_tiny import LAB
 
 from grading import inbox
 from grading.cli import main
@@ -23,37 +23,15 @@ from grading.course import CourseError
 from grading.day import show_late
 from grading.demonstration import hand_in
 from grading.exchange import to_exchange
-from grading.gradebook import quiet_nbgrader
+from grading.gradebook import LatePenalty, quiet_nbgrader
 from grading.inbox import HandedIn, Member, Refused, recognize
-from grading.lateness import LatePenalty, from_stamp, in_words, to_moment
-from grading.preflight import first_fault
+from grading.lateness import from_stamp, in_words, to_moment
 from grading.record import grade
 from grading.release import bundle
-from grading.session import WarmParent
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
 DUE = "2026-10-01 11:00:00 UTC"
 LABS = ["lab00_journey", "lab01_neuron", "lab01_neuron_b"]
-
-
-@pytest.fixture(scope="module")
-def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
-        yield parent
-
-
-@pytest.fixture(scope="module")
-def proven(tmp_path_factory, parent):
-    course = tiny_course(tmp_path_factory.mktemp("course"))
-    assert first_fault(course.lab("01"), course.work, parent, silent) == ""
-    return course
-
-
-@pytest.fixture
-def course(tmp_path, proven):
-    course = tiny_course(tmp_path / "course")
-    shutil.copytree(proven.work / "proven", course.work / "proven")
-    return course
 
 
 @pytest.fixture

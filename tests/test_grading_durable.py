@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_grading_panel import alive, course, family, files, state  # noqa: F401  (a fixture)
-from test_grading_record import hand, parent, results, silent  # noqa: F401  (fixtures)
+from test_grading_record import hand, results, silent
 from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading import gradebook, record
@@ -136,7 +136,7 @@ def announcing_run(course, folder, pipe):  # noqa: F811
     os.replace = announced(os.replace, "write", pipe)
     gradebook._take_in_one = announced(gradebook._take_in_one, "take in", pipe)
     record.feedback_page = announced(record.feedback_page, "feedback", pipe)
-    with WarmParent(exposed=EXPOSED) as parent:  # noqa: F811
+    with WarmParent(exposed=EXPOSED) as parent:
         grade(course, folder, parent, silent, n_judges=2)
 
 
@@ -179,7 +179,7 @@ def everything(course):  # noqa: F811
 
 @pytest.mark.slow
 def test_a_run_killed_at_fifty_moments_ends_like_one_that_was_never_disturbed(
-    tmp_path, demonstration, parent  # noqa: F811
+    tmp_path, demonstration, parent
 ):
     """Ten classes, each killed once in every phase, at a step and after a delay drawn at random."""
     draw, killed = random.Random(7), dict.fromkeys(PHASES, 0)

@@ -3,7 +3,8 @@
 import pytest
 from test_grading_tiny import EXPOSED
 
-from grading.forbidden import asked_names, forbidden_name
+from grading.course import Cell
+from grading.forbidden import LONGEST_KEPT, _statements, asked_names, forbidden_name, imports, statements
 from grading.question import Call, Probe, Read
 from grading.session import Failure, Session, Step, Value, WarmParent
 
@@ -86,12 +87,19 @@ def test_a_case_asks_for_names():
     assert asked_names(Probe("box = Box(n)\nanswer = [box.next() for _ in range(n)]", {"n": 2})) == ["Box"]
 
 
+def test_the_modules_of_a_lab_are_those_that_its_cells_import_at_the_top():
+    source = "%matplotlib inline\nimport torch.nn.functional as F, json\nfrom pathlib import Path\nfrom . import x"
+    inner = Cell("code", "def f():\n    import wave")
+    assert imports([Cell("code", source), inner, Cell("markdown", "import no")]) == \
+        {"torch.nn.functional", "json", "pathlib"}
+
+
 # --- at run time ---
 
 
 @pytest.fixture(scope="module")
 def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
+    with WarmParent(exposed=EXPOSED, modules={"torch.nn.functional"}) as parent:
         yield parent
 
 
@@ -169,6 +177,33 @@ def test_a_second_copy_of_what_is_forbidden_is_not_made(parent):
     with Session(parent, [Step("copy", cell), Step("answer", "", forbidden=("minigpt",))]) as running:
         running.ready()
         assert running.failures["copy"] == Failure("Forbidden", "minigpt")
+
+
+@pytest.mark.parametrize("forbidden", ["torch.nn", "torch.nn.functional.relu"])
+def test_what_stands_under_two_forbidden_names_is_barred_under_each(parent, forbidden):
+    steps = [Step("x", "import torch"), Step("other", "pass", forbidden=("torch.nn", "torch.nn.functional.relu")),
+             Step("answer", "def f(_): return getattr(torch.nn.functional, 're' + 'lu')(torch.ones(1))")]
+    with Session(parent, steps) as running:
+        assert running.ask([Call("f", 1.0)], 5, (forbidden,)) == [Failure("Forbidden", forbidden)]
+        assert isinstance(running.ask([Call("f", 1.0)], 5)[0], Value)
+
+
+def test_a_copy_that_was_made_while_it_was_allowed_is_barred_too(parent):
+    cell = "import types, textwrap\nd = textwrap.dedent\ncopy = types.FunctionType(d.__code__, d.__globals__)"
+    guarded, free = ask(parent, ("textwrap.dedent",), "def f(_): return copy(' a')", cell)
+    assert guarded == Failure("Forbidden", "textwrap.dedent") and free == Value("a")
+
+
+def test_what_is_forbidden_is_loaded_before_the_student_can(parent):
+    cell = "import sys\nwas_there = 'wave' in sys.modules\nimport wave"
+    with Session(parent, [Step("cell", cell), Step("answer", "", forbidden=("wave.open",))]) as running:
+        assert running.ask([Read("was_there")], 5) == [Value(True)]
+
+
+def test_a_huge_cell_is_read_and_not_kept():
+    before = _statements.cache_info().currsize
+    assert len(statements("x = 1\n" * LONGEST_KEPT)) == LONGEST_KEPT
+    assert _statements.cache_info().currsize == before
 
 
 def test_code_that_swallows_the_refusal_gets_no_value(parent):

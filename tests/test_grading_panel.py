@@ -7,20 +7,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbgrader.converters import Autograde
-from test_grading_record import book, hand, parent, silent  # noqa: F401  (fixtures)
+from test_grading_record import book, hand, silent
 from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading.course import CourseError, write_whole
 from grading.demonstration import build_class
-from grading.gradebook import convert, generate, quiet_nbgrader, set_due, settings, take_in
+from grading.gradebook import LatePenalty, convert, generate, quiet_nbgrader, set_due, settings, take_in
 from grading.judge import Judge
-from grading.lateness import LatePenalty, save_policy
+from grading.lateness import save_policy
 from grading.panel import Panel
 from grading.record import grade
 from grading.session import WarmParent
@@ -48,18 +49,21 @@ def whereabouts(judge, work, student, folder):
     return os.getpid()
 
 
-def test_one_judge_and_two_write_the_same_bytes(course, demonstration):
+def test_one_judge_and_two_write_the_same_bytes(course, demonstration, tmp_path, monkeypatch):
     folder = build_class(course, [course.lab("01")], silent)
-    with WarmParent(exposed=EXPOSED) as parent:  # noqa: F811
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    with WarmParent(exposed=EXPOSED) as parent:
         graded = grade(course, folder, parent, silent, n_judges=2)
     assert graded.n_judged == 12
     alone = demonstration[0].work
     for pattern in ("results/*/*/result.json", "feedback/*/*.html", "grades.csv", "rebuilt/*/*/*"):
         assert files(course.work, pattern) == files(alone, pattern) != {}, pattern
     assert [r["student"] for r in graded.results] == sorted(r["student"] for r in graded.results)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_two_judges_are_two_processes_and_none_of_them_stays(course, parent):  # noqa: F811
+def test_two_judges_are_two_processes_and_none_of_them_stays(course, parent):
     handed_in = [(f"student-{n}", Path("nowhere")) for n in range(40)]
     with Panel(course, parent, 2) as panel:
         pids = set(panel.each(whereabouts, course.lab("01"), handed_in))
@@ -73,14 +77,14 @@ def test_a_submission_that_hangs_does_not_hold_up_the_others(course):
     for n in range(4):
         folder = hand(course, f"bob{n}")
     said = []
-    with WarmParent(Limits(cell_seconds=4), exposed=EXPOSED) as parent:  # noqa: F811
+    with WarmParent(Limits(cell_seconds=4), exposed=EXPOSED) as parent:
         graded = grade(course, folder, parent, said.append, n_judges=2)
     assert [line.split()[1] for line in said if " of 100" in line][-1] == "ada"
     points = {result["student"]: result["points"] for result in graded.results}
     assert points == {"ada": 60, **{f"bob{n}": 90 for n in range(4)}}
 
 
-def test_a_judge_that_is_ended_from_outside_costs_one_sentence_and_no_result(course, parent, monkeypatch):  # noqa: F811
+def test_a_judge_that_is_ended_from_outside_costs_one_sentence_and_no_result(course, parent, monkeypatch):
     hand(course, "ada")
     folder = hand(course, "bob")
     judge = Judge.judge
@@ -199,7 +203,7 @@ def test_no_sandbox_outlives_a_run_that_is_killed(course, whole_group):
     assert alive(pids) == []
 
 
-def test_ctrl_c_ends_all_judges_and_keeps_what_they_have_reached(course, parent):  # noqa: F811
+def test_ctrl_c_ends_all_judges_and_keeps_what_they_have_reached(course, parent):
     hand(course, "ada")
     folder = hand(course, "zoe", double="while True:\n    try:\n        while True: pass\n    except: pass")
     run = start(course, folder)

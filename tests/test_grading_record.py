@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from nbgrader.api import Gradebook
-from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
+from test_grading_tiny import LAB, cell
 
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
@@ -19,27 +19,12 @@ from grading.demonstration import STUDENTS, hand_in
 from grading.gradebook import marks_by_hand, name_student, open_gradebook, quiet_nbgrader, release_labs, settings
 from grading.judge import Judge
 from grading.record import find_submissions, grade
-from grading.session import WarmParent
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def silent(line):
     """Where a run tells its progress to nobody."""
-
-
-@pytest.fixture(scope="module")
-def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
-        yield parent
-
-
-@pytest.fixture
-def course(tmp_path, demonstration):
-    """A fresh tiny course whose checks have already proven themselves."""
-    course = tiny_course(tmp_path / "course")
-    shutil.copytree(demonstration[0].work / "proven", course.work / "proven")
-    return course
 
 
 def hand(course, student, kind="solution", **sources):

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from test_grading_record import book, course, hand, parent, results, silent  # noqa: F401  (fixtures)
+from test_grading_record import book, hand, results, silent
 from test_grading_tiny import CHECKS, LAB
 
 from grading.course import Course
@@ -21,7 +21,7 @@ def proven(monkeypatch):
     monkeypatch.setattr("grading.record.first_fault", lambda *given: "")
 
 
-def change(course, old, new):  # noqa: F811
+def change(course, old, new):
     checks = course.root / "grading" / "checks" / f"{LAB}.py"
     assert old in checks.read_text()
     checks.write_text(checks.read_text().replace(old, new))
@@ -87,7 +87,7 @@ STRICT = "expected=7,"
 LENIENT = "expected=7, accepts=lambda g, e, c: close(1e-6)(g, 7) or close(1e-6)(g, 9),"
 
 
-def test_only_the_changed_question_is_judged_again_and_the_rest_is_untouched(course, parent, judged):  # noqa: F811
+def test_only_the_changed_question_is_judged_again_and_the_rest_is_untouched(course, parent, judged):
     hand(course, "ada", answer_seven="answer_seven = 9")
     folder = hand(course, "bob")
     before = results(grade(course, folder, parent, silent))
@@ -111,7 +111,7 @@ def test_only_the_changed_question_is_judged_again_and_the_rest_is_untouched(cou
     assert (course.work / "regraded.csv").read_text().count("answer-seven") == 1
 
 
-def test_a_mark_that_would_fall_is_kept_with_a_note_and_new_work_is_judged_alone(course, parent):  # noqa: F811
+def test_a_mark_that_would_fall_is_kept_with_a_note_and_new_work_is_judged_alone(course, parent):
     """The strict check takes away what the lenient one gave; the lenient mark stays until new work comes in."""
     change(course, STRICT, LENIENT)
     folder = hand(course, "ada", answer_seven="answer_seven = 9")
@@ -128,7 +128,7 @@ def test_a_mark_that_would_fall_is_kept_with_a_note_and_new_work_is_judged_alone
     assert grades(graded) == {"ada": 70} and graded.regraded == []
 
 
-def test_a_changed_check_is_no_new_attempt_on_the_ladder_of_hints(course, parent):  # noqa: F811
+def test_a_changed_check_is_no_new_attempt_on_the_ladder_of_hints(course, parent):
     folder = hand(course, "ada", answer_seven="answer_seven = 9")
     rung = lambda result: {q["id"]: (q["tried"], q["hints"]) for q in result["questions"]}  # noqa: E731
     before = rung(results(grade(course, folder, parent, silent))["ada"])
@@ -138,7 +138,7 @@ def test_a_changed_check_is_no_new_attempt_on_the_ladder_of_hints(course, parent
     assert graded.n_judged == 1 and rung(results(graded)["ada"]) == before
 
 
-def test_a_null_byte_costs_its_own_cell(course, parent):  # noqa: F811
+def test_a_null_byte_costs_its_own_cell(course, parent):
     """Python cannot read such a cell, and neither can the judge, who looks for forbidden names in it."""
     folder = hand(course, "ada", double="def double(x):\n    return 2 * x  # \0")
     questions = results(grade(course, folder, parent, silent))["ada"]["questions"]
@@ -146,14 +146,14 @@ def test_a_null_byte_costs_its_own_cell(course, parent):  # noqa: F811
     assert points == {"double": 0, "total": 20, "answer-seven": 20, "counter": 20, "why": None}
 
 
-def test_a_lab_is_proven_again_when_a_hostile_piece_is_changed(course, monkeypatch, tmp_path):  # noqa: F811
+def test_a_lab_is_proven_again_when_a_hostile_piece_is_changed(course, monkeypatch, tmp_path):
     lab, proven, judged = course.lab("01"), course.lab("01").key, course.lab("01").checks_key
     monkeypatch.setattr("grading.course.ZOO", tmp_path)
     (tmp_path / "returns_constants.py").write_text("def double(x):\n    return 8\n")
     assert lab.key != proven and course.lab("01").checks_key == judged
 
 
-def test_marks_by_hand_survive_a_regrade_and_wait_for_nobody(course, parent):  # noqa: F811
+def test_marks_by_hand_survive_a_regrade_and_wait_for_nobody(course, parent):
     folder = hand(course, "ada", answer_seven="answer_seven = 9")
     grade(course, folder, parent, silent)
     with quiet_nbgrader(), book(course) as gradebook:
@@ -166,7 +166,7 @@ def test_marks_by_hand_survive_a_regrade_and_wait_for_nobody(course, parent):  #
     assert '"ada","lab01_tiny","93","100","0"' in graded.grades.read_text()
 
 
-def test_a_word_in_the_labs_text_neither_changes_the_attempt_nor_a_mark(course, parent):  # noqa: F811
+def test_a_word_in_the_labs_text_neither_changes_the_attempt_nor_a_mark(course, parent):
     folder = hand(course, "ada", answer_seven="answer_seven = 9", own="mine = 1")
     before = results(grade(course, folder, parent, silent))["ada"]
     for place in ("solutions", "labs"):
@@ -215,6 +215,6 @@ def test_the_first_mark_is_remembered_over_several_changes():
     assert merged(once, entry(20, key="third"))["regraded"] == {"from": 0, "to": 20, "note": ""}
 
 
-def test_a_fresh_course_has_no_list_of_regraded_marks(course, parent):  # noqa: F811
+def test_a_fresh_course_has_no_list_of_regraded_marks(course, parent):
     grade(course, hand(course, "ada"), parent, silent)
     assert not (course.work / "regraded.csv").exists()

@@ -7,32 +7,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
+from test_grading_tiny import LAB, cell
 
 from grading.cli import main
 from grading.course import Course, CourseError
 from grading.gradebook import release_labs
-from grading.preflight import first_fault
 from grading.release import bundle, foreign_lines
-from grading.session import WarmParent
 
 COURSE = Course(Path(__file__).resolve().parents[1])
-
-
-@pytest.fixture(scope="module")
-def proven(tmp_path_factory):
-    """A tiny course whose checks have proven themselves."""
-    course = tiny_course(tmp_path_factory.mktemp("course"))
-    with WarmParent(exposed=EXPOSED) as parent:
-        assert first_fault(course.lab("01"), course.work, parent, lambda line: None) == ""
-    return course
-
-
-@pytest.fixture
-def course(tmp_path, proven):
-    course = tiny_course(tmp_path / "course")
-    shutil.copytree(proven.work / "proven", course.work / "proven")
-    return course
 
 
 def release(course, *words):

@@ -151,7 +151,7 @@ def test_a_submission_ends_when_its_whole_time_is_over():
 
 
 @needs_sandbox
-def test_the_judges_own_answers_run_in_another_sandbox(tmp_path):
+def test_the_judges_own_answers_run_outside_of_the_students_sandbox(tmp_path):
     """The understudy holds the solution and every listed wrong answer, so no student's process may find it."""
     lab = tiny_course(tmp_path).lab("01")
     source = "import os\npids = [n for n in os.listdir('/proc') if n.isdigit()]"

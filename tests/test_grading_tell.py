@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_grading_record import EXPOSED, book, hand, silent
-from test_grading_tiny import HINTS, LAB, tiny_course
+from test_grading_record import book, hand, silent
+from test_grading_tiny import HINTS, LAB
 
 from grading.collect import collect
 from grading.course import Course, CourseError, write_whole
@@ -22,32 +22,14 @@ from grading.ingest import ingest
 from grading.judge import BLANK, RIGHT, WRONG, Judge, Judgement, course_secret, draw, expected_value
 from grading.ladder import climb
 from grading.record import grade
-from grading.session import WarmParent
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNGS = re.findall(r"</summary>\n\n(.*?)\n\n</details>", HINTS)
 
 
-@pytest.fixture(scope="module")
-def parent():
-    with WarmParent(exposed=EXPOSED) as parent:
-        yield parent
-
-
-@pytest.fixture(scope="module")
-def proven(tmp_path_factory, parent):
-    """The tiny course with its demonstration class, graded once."""
-    course = tiny_course(tmp_path_factory.mktemp("course"))
-    grade(course, build_class(course, [course.lab("01")], silent), parent, silent)
-    return course
-
-
 @pytest.fixture
-def course(tmp_path, proven):
-    """A fresh tiny course whose checks have already proven themselves."""
-    course = tiny_course(tmp_path / "course")
-    shutil.copytree(proven.work / "proven", course.work / "proven")
-    return course
+def graded(demonstration):
+    return demonstration[0]
 
 
 def double(expression):
@@ -203,8 +185,8 @@ def leaks_of_class(course):
     return found
 
 
-def test_no_page_of_the_class_tells_an_expected_value_or_a_line_of_a_check(proven):
-    assert leaks_of_class(proven) == []
+def test_no_page_of_the_class_tells_an_expected_value_or_a_line_of_a_check(graded):
+    assert leaks_of_class(graded) == []
 
 
 @pytest.mark.slow
@@ -218,13 +200,13 @@ def test_no_page_of_the_real_labs_tells_an_expected_value_or_a_line_of_a_check(t
     assert leaks_of_class(course) == []
 
 
-def test_the_law_finds_what_is_planted(proven):
+def test_the_law_finds_what_is_planted(graded):
     """A page that tells one value or one line of code too many is found, so the law above can fail."""
-    submission = ingest(proven.lab("01"), "divya", proven.work / "submitted" / "divya" / LAB)
-    secrets = secrets_of(proven, submission.lab, submission)
-    value = next(iter(expected_of(proven, submission.lab, submission)))
+    submission = ingest(graded.lab("01"), "divya", graded.work / "submitted" / "divya" / LAB)
+    secrets = secrets_of(graded, submission.lab, submission)
+    value = next(iter(expected_of(graded, submission.lab, submission)))
     for planted in (f"expected {value}, got 3", "def counts(n):\n return list(range(1, n + 1))"):
-        result = json.loads((proven.work / "results" / "divya" / LAB / "result.json").read_bytes())
+        result = json.loads((graded.work / "results" / "divya" / LAB / "result.json").read_bytes())
         result["questions"][0]["sentence"] = planted
         assert leaks(feedback_page(result, {}), secrets)
 
@@ -253,9 +235,9 @@ class Elements(HTMLParser):
         self.seen.add((tag, *(name for name, _ in attributes)))
 
 
-def test_hostile_output_stays_text_and_small(course, proven, parent):
+def test_hostile_output_stays_text_and_small(course, graded, parent):
     """Whatever a cell prints or raises: the page has the elements of an honest page, and no more."""
-    honest = set().union(*(Elements(path.read_text()).seen for path in proven.work.glob("feedback/*/*.html")))
+    honest = set().union(*(Elements(path.read_text()).seen for path in graded.work.glob("feedback/*/*.html")))
     for kind, source in HOSTILE.items():
         folder = hand(course, f"eve-{kind}", double=source + "\ndouble = 1", own=source)
     grade(course, folder, parent, silent)
@@ -268,8 +250,8 @@ def test_hostile_output_stays_text_and_small(course, proven, parent):
     assert leaks_of_class(course) == []
 
 
-def test_ten_thousand_cells_that_print_make_no_page_of_ten_thousand_parts(proven):
-    result = json.loads((proven.work / "results" / "divya" / LAB / "result.json").read_bytes())
+def test_ten_thousand_cells_that_print_make_no_page_of_ten_thousand_parts(graded):
+    result = json.loads((graded.work / "results" / "divya" / LAB / "result.json").read_bytes())
     page = feedback_page(result | {"free_output": {f"free-{n}": "x" for n in range(10_000)}}, {})
     assert len(re.findall(r"What your cell \d+ printed", page)) == MOST_CELLS
     assert f"and {10_000 - MOST_CELLS} more cells" in page
