@@ -1,18 +1,19 @@
 """How fast a class is graded: this judge, plain nbgrader and otter-grader on the same submissions and two cores.
 
-    python bench/grading_speed.py                         3 rounds, then 1,000 submissions by this judge alone
-    python bench/grading_speed.py --submissions 6 --peers 3 --rounds 1 --many 0        a trial
+    python bench/grading_speed.py --fresh                 3 rounds of both labs, then 1,000 submissions by this judge
+    python bench/grading_speed.py --labs torch --rounds 1 --many 0       one round more, added to what is known
 
 Writes bench/grading_speed.json. In each round all three tools grade the same 20 submissions, and this judge all 60
-besides; that the other two need three times as long for 60 is assumed, and called so there. Every tool gets the same
-lab, the same files, and tests that draw and compare the same cases: nbgrader and otter-grader as hidden tests in the
-student's process, this judge from outside its sandbox. For this judge the whole command is timed, with gradebook and
-feedback pages. otter-grader is installed into bench/.cache the first time. The rounds are interleaved.
+besides; nbgrader grades all 60 once for each lab. Every tool gets the same lab, the same files, and tests that draw and
+compare the same cases: nbgrader and otter-grader as hidden tests in the student's process, this judge from outside its
+sandbox. All know the lab before the clock starts. nbgrader runs as `nbgrader autograde LAB` does, which is one
+submission after the other; otter-grader two at a time, in processes of this machine; this judge with two judges. For
+this judge the whole command is timed, with gradebook and feedback pages, from no result to all of them.
+otter-grader is installed into bench/.cache the first time. The tools take turns.
 """
 
 import argparse
 import csv
-import datetime
 import importlib.metadata
 import json
 import os
@@ -26,11 +27,12 @@ import threading
 import time
 import venv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch_lab
+from record import stamp
 
 from grading import gradebook, record
 from grading.course import Course, write_whole
@@ -43,6 +45,8 @@ from minigpt.disk import write_text
 HERE = Path(__file__).resolve().parent
 RESULT = Path(__file__).with_suffix(".json")
 OTTER, OTTER_HOME = "otter-grader==6.1.6", HERE / ".cache" / "otter"
+JUDGE, NBGRADER, OTTER_GRADER = "this judge", "nbgrader", "otter-grader"
+COMMAND = "python bench/grading_speed.py --fresh"
 KINDS = ("solution", "wrong 1", "another way 1", "wrong 2", "another way 2", "wrong 3", "blank")
 BIN = Path(sys.executable).parent
 
@@ -98,18 +102,20 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--many", type=int, default=1000, help="how many this judge grades alone; 0 leaves it out")
     options.add_argument("--labs", nargs="+", choices=list(LABS), default=list(LABS))
+    options.add_argument("--fresh", action="store_true", help="forget the rounds that are known")
     given = options.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     make_otter()
-    result = {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]),
-              "machine": machine(), "versions": versions(), "submissions": given.submissions,
-              "submissions_of_peers": given.peers, "labs": {}}
+    labs = {} if given.fresh or not RESULT.exists() else json.loads(RESULT.read_text())["labs"]
     for name in given.labs:
         with tempfile.TemporaryDirectory(prefix="bench-") as place:
-            result["labs"][name] = measure(LABS[name](Path(place) / "course"), Path(place), given)
-        write_text(RESULT, json.dumps(result, indent=2) + "\n")
-        show(name, result["labs"][name])
+            found = labs.setdefault(name, {"rounds": []})
+            for _ in measure(LABS[name](Path(place) / "course"), Path(place), given, found):
+                known = stamp() | {"title": "Grading a class", "command": COMMAND, "versions": versions()}
+                write_text(RESULT, json.dumps(known | {"tables": tables(labs), "labs": labs}, indent=2) + "\n")
+    for table in tables(labs):
+        print(table["caption"], *map(str, [table["columns"], *table["rows"]]), "", sep="\n")
 
 
 def numpy_course(root: Path) -> Course:
@@ -133,27 +139,63 @@ def torch_course(root: Path) -> Course:
 LABS: dict[str, Callable[[Path], Course]] = {"numpy": numpy_course, "torch": torch_course}
 
 
-def measure(course: Course, place: Path, given: argparse.Namespace) -> dict:
-    """Seconds of each tool by round, what this judge's time is made of, and the run with many submissions."""
+def measure(course: Course, place: Path, given: argparse.Namespace, found: dict) -> Iterator[None]:
+    """Add to `found` rounds of seconds by tool and number of submissions, and the run with many submissions.
+
+    Whenever it yields there is something new.
+    """
     gradebook.release_labs(course)
     (name,) = course.lab_names
+    gradebook.introduce(course, name)
+    shutil.copy(course.work / "gradebook.db", course.work / "knows-the-lab.db")
     folder, few = hand_out(course, given.submissions), hand_out(course, given.peers)
-    proof = prove(course)
-    (place / "cases.py").write_text(CASES)
-    os.environ["PYTHONPATH"], os.environ["BENCH_CHECKS"] = str(place), str(course.lab(name).checks_path)
-    tools = {"this judge, all": lambda: run_judge(course, folder), "this judge": lambda: run_judge(course, few),
-             "nbgrader": prepare_nbgrader(course, place, few), "otter-grader": prepare_otter(course, place, few)}
-    rounds = [{tool: run() for tool, run in tools.items()} for _ in range(given.rounds)]
-    seconds = {tool: summary([one[tool] for one in rounds]) for tool in tools}
-    peers, scale = ("nbgrader", "otter-grader"), given.submissions / given.peers
-    found = {"lab": name, "seconds": seconds, "preflight_seconds": proof, "rounds": rounds,
-             "times_faster_on_the_same": {p: seconds[p]["median"] / seconds["this judge"]["median"] for p in peers},
-             "times_faster_on_all_if_peers_scale": {
-                 p: scale * seconds[p]["median"] / seconds["this judge, all"]["median"] for p in peers},
-             "made_of": made_of(course, folder)}
+    found |= {"lab": name, "preflight_seconds": prove(course)}
+    if given.rounds:
+        (place / "cases.py").write_text(CASES)
+        os.environ["BENCH_CHECKS"] = str(course.lab(name).checks_path)
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(place), str(HERE.parent)])
+        tools = {(JUDGE, given.submissions): lambda: run_judge(course, folder), (JUDGE, given.peers):
+                 lambda: run_judge(course, few), (NBGRADER, given.peers): prepare_nbgrader(course, place / "few", few),
+                 (OTTER_GRADER, given.peers): prepare_otter(course, place, few)}
+        for _ in range(given.rounds):
+            found["rounds"].append([[tool, n, run()] for (tool, n), run in tools.items()])
+            yield
+        if not found.get("nbgrader_all"):
+            found["nbgrader_all"] = [given.submissions, prepare_nbgrader(course, place / "all", folder)()]
+            yield
+        found["made_of"] = made_of(course, folder)
+        yield
     if given.many:
         found["many"] = run_many(course, given.many)
-    return found
+        yield
+
+
+def tables(labs: dict[str, dict]) -> list[dict]:
+    """What was found, as the book shows it."""
+    rows, parts, many = [], [], []
+    for lab, found in labs.items():
+        seconds: dict[tuple[str, int], list[float]] = {}
+        for tool, n, value in [one for turn in found["rounds"] for one in turn]:
+            seconds.setdefault((tool, n), []).append(value)
+        if found.get("nbgrader_all"):
+            seconds[NBGRADER, found["nbgrader_all"][0]] = [found["nbgrader_all"][1]]
+        for (tool, n), values in seconds.items():
+            median, mine = statistics.median(values), statistics.median(seconds[JUDGE, n])
+            times = "" if tool == JUDGE else f"{median / mine:.1f}"
+            spread = f"{min(values):.1f} to {max(values):.1f}"
+            rows.append([lab, tool, n, len(values), f"{median:.1f}", spread, f"{median / n:.2f}", times])
+        parts += [[lab, part, f"{value:.2f}"] for part, value in found.get("made_of", {}).items()]
+        if "many" in found:
+            many.append([lab, *(f"{value:,.4g}" for value in found["many"].values())])
+    first = labs and next((found["many"] for found in labs.values() if "many" in found), None)
+    return [
+        {"caption": "Seconds of the whole command, two cores.", "rows": rows, "columns":
+         ["lab", "tool", "submissions", "rounds", "median", "spread", "a submission", "this judge is faster, times"]},
+        {"caption": "What the time of one judge in one process is made of, in seconds, without the start of Python. "
+         "Cells and values are what the students' own code takes, with the way there and back; the last line is the "
+         "whole, divided by these two.", "columns": ["lab", "part", "seconds"], "rows": parts},
+    ] + ([{"caption": "Many submissions, this judge alone with two judges; memory of all its processes together.",
+           "columns": ["lab", *(key.replace("_", " ") for key in first)], "rows": many}] if first else [])
 
 
 def hand_out(course: Course, n: int) -> Path:
@@ -177,10 +219,10 @@ def prove(course: Course) -> float:
 
 
 def forget(course: Course) -> None:
-    """Remove all that a run has written."""
+    """Remove all that a run has written; the gradebook goes back to when it knew the lab and nobody."""
     for name in ("results", "rebuilt", "autograded", "feedback", "released"):
         shutil.rmtree(course.work / name, ignore_errors=True)
-    (course.work / "gradebook.db").unlink(missing_ok=True)
+    shutil.copy(course.work / "knows-the-lab.db", course.work / "gradebook.db")
 
 
 def run_judge(course: Course, folder: Path) -> float:
@@ -206,7 +248,7 @@ def timed(command: list[str], where: Path) -> float:
 def prepare_nbgrader(course: Course, place: Path, folder: Path) -> Callable[[], float]:
     """A course of plain nbgrader with the same lab; what runs its autograde."""
     (name,) = course.lab_names
-    root = place / "nbgrader"
+    root = place
     notebook = json.loads(course.lab(name).solution_path.read_bytes())
     for cell in notebook["cells"]:
         grade_id = cell["metadata"].get("nbgrader", {}).get("grade_id", "")
@@ -264,17 +306,17 @@ def make_otter() -> None:
     packages = next(path for path in map(Path, sys.path) if path.name == "site-packages")
     found = [str(path) for path in map(Path, sys.path) if path.name == "site-packages"] + [str(HERE.parent)]
     (OTTER_HOME / "lib" / packages.parent.name / "site-packages" / "course.pth").write_text("\n".join(found) + "\n")
-    subprocess.run([OTTER_HOME / "bin" / "python", "-m", "pip", "install", "--quiet", OTTER], check=True)
+    subprocess.run([OTTER_HOME / "bin" / "python", "-m", "pip", "install", "--quiet", OTTER,
+                    f"torch=={importlib.metadata.version('torch')}"], check=True)
     mark.write_text(OTTER)
 
 
 def made_of(course: Course, folder: Path) -> dict[str, float]:
     """Seconds of one judge by what they were spent on; a step's own time, without the steps inside it."""
-    steps = {"boot": (WarmParent, "_start"), "fork and end": (WarmParent, "worker"), "cells": (Session, "run"),
+    steps = {"boot": (WarmParent, "_wait"), "fork and end": (WarmParent, "worker"), "cells": (Session, "run"),
              "values": (Session, "_ask_one"), "checks": (Judge, "judge"), "known wrong answers": (Judge, "_recognize"),
-             "rebuild and write": (record, "record"), "introduction": (record, "introduce"),
-             "take-in": (record, "take_in"), "feedback": (record, "write_pages"),
-             "grades.csv": (record, "write_grades")}
+             "rebuild and write": (record, "record"), "take-in": (gradebook, "take_in"),
+             "feedback": (record, "write_pages"), "grades.csv": (gradebook, "write_grades")}
     spent, running, originals = dict.fromkeys([*steps, "rest"], 0.0), ["rest"], {}
     clock = [time.perf_counter()]
 
@@ -330,10 +372,20 @@ def run_many(course: Course, n: int) -> dict[str, float]:
         is_over.set()
         watcher.join()
     with (course.work / "grades.csv").open(newline="") as lines:
-        n_graded = sum(1 for _ in csv.DictReader(lines))
+        points = {row["student"]: float(row["points"]) for row in csv.DictReader(lines)}
     n_pages = len(list((course.work / "feedback").rglob("*.html")))
-    return {"submissions": n, "seconds": seconds, "peak_gibibytes": (peak[0] - own) / 2**30,
-            "lost": n - min(n_graded, n_pages)}
+    n_results = len(list((course.work / "results").rglob("result.json")))
+    n_wrong = sum(points.get(student) != wanted for student, wanted in expected_points(course, n).items())
+    return {"submissions": n, "seconds": seconds, "a_second": n / seconds, "peak_gibibytes": (peak[0] - own) / 2**30,
+            "lost": n - min(len(points), n_pages, n_results), "wrong_marks": n_wrong}
+
+
+def expected_points(course: Course, n: int) -> dict[str, float]:
+    """What each student has to get: full points for right answers, none for wrong and blank ones."""
+    (name,) = course.lab_names
+    full = sum(question.points for question in course.lab(name).questions if not question.written)
+    kinds = {f"student{number:04}": KINDS[number % len(KINDS)] for number in range(n)}
+    return {student: 0 if kind == "blank" or kind.startswith("wrong") else full for student, kind in kinds.items()}
 
 
 def memory_of(pid: int) -> int:
@@ -350,33 +402,9 @@ def memory_of(pid: int) -> int:
     return total
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
-
-
-def machine() -> dict[str, object]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {"processor": names[0] if names else platform.machine(), "cores_used": len(os.sched_getaffinity(0)),
-            "system": platform.platform()}
-
-
 def versions() -> dict[str, str]:
     known = {name: importlib.metadata.version(name) for name in ("nbgrader", "torch", "numpy", "ipykernel")}
     return known | {"python": platform.python_version(), "otter-grader": OTTER.split("==")[1]}
-
-
-def show(name: str, found: dict) -> None:
-    for tool, figures in found["seconds"].items():
-        spread = f"{figures['lowest']:.1f} to {figures['highest']:.1f}"
-        print(f"{name:6} {tool:13} median {figures['median']:8.1f} s   {spread}")
-    for tool, times in found["times_faster_on_the_same"].items():
-        more = found["times_faster_on_all_if_peers_scale"][tool]
-        print(f"{name:6} this judge is {times:.1f} times as fast as {tool}, on all {more:.1f} times")
-    for part, seconds in found["made_of"].items():
-        print(f"{name:6} {part:24} {seconds:8.2f}")
-    if "many" in found:
-        print(f"{name:6} " + ", ".join(f"{key} {value:g}" for key, value in found["many"].items()))
 
 
 if __name__ == "__main__":
