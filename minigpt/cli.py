@@ -190,12 +190,13 @@ def slurm(arguments: list[str]) -> None:
     if found := jobs.jobs_of(folder):
         raise ValueError(f"job {', '.join(found)} works in {folder} already; wait for it, end it with scancel, "
                          "or name another folder with --folder")
-    from minigpt.cluster.ready import check_ready, check_writable
+    from minigpt.cluster.ready import check_memory, check_ready, check_writable
 
     if parts:
         check_writable(folder)
         script = jobs.write_shards_array(config, name, folder, job, parts)
     else:
+        check_memory(config, job.gpu, job.ranks, job.gpus_per_node)
         check_ready(config, folder, job.ranks)
         script = jobs.write_training(config, name, folder, job)
     print(f"job {jobs.submit(script)} is queued; watch it with: squeue --me" if submit else

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from minigpt.cluster import ready, stage
-from minigpt.cluster.ready import check_ready, check_room
+from minigpt.cluster.ready import check_memory, check_ready, check_room
 from minigpt.corpus import check_shards
+from minigpt.recipes import llama_1b
 from minigpt.train import train
 
 Disk = namedtuple("Disk", "total used free")
@@ -100,6 +101,15 @@ def test_the_room_asked_for_is_what_a_run_comes_to_take(prepared, monkeypatch):
     assert 2 * tensors <= written < 2.2 * tensors
     free -= written - 2  # what the run has written no longer has to be free
     check_room(config, folder)
+
+
+def test_a_run_that_does_not_fit_into_its_gpus_is_refused_if_they_are_known():
+    config = llama_1b()
+    check_memory(config, "h100", 8, 8)
+    whole = changed(config, accumulate=1)
+    with pytest.raises(ValueError, match="h100"):
+        check_memory(whole, "H100", 8, 8)
+    check_memory(whole, "h100-of-our-own", 8, 8)
 
 
 # ---- The copy of the shards. ----

@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 
 from minigpt import checkpoint
+from minigpt.cluster.gpus import GPUS, find
+from minigpt.cluster.plan import Cluster, make_plan
 from minigpt.config import RunConfig, nearest_divisor
 from minigpt.corpus import check_shards
 from minigpt.tokenizer import Tokenizer
@@ -40,6 +42,12 @@ def check_batch(config: RunConfig, ranks: int) -> None:
         raise ValueError(f"batch_size {config.train.batch_size} cannot be shared by {ranks} ranks in "
                          f"{config.train.accumulate} pieces each; take {nearest_divisor(pieces, ranks)} ranks, or "
                          "change --train.batch-size or --train.accumulate")
+
+
+def check_memory(config: RunConfig, gpu: str, ranks: int, per_node: int) -> None:
+    """Raises ValueError, with the nearest choice that can, if the run does not fit into GPUs of a known kind."""
+    if gpu.lower() in GPUS:
+        make_plan(config, Cluster(gpu=find(gpu), gpus=ranks, gpus_per_node=per_node))
 
 
 def check_writable(folder: Path) -> None:
