@@ -21,7 +21,7 @@ EVENTS = [
     {"event": "checkpoint", "time": 1010.0, "step": 4, "name": "step-000004", "seconds": 3.0, "standing_seconds": 1.0,
      "bytes": 2_000_000},
     {"event": "alarm", "time": 1012.0, "step": 5, "what": "step 5: loss 9.1, 12 deviations"},
-    {"event": "rewind", "time": 1013.0, "step": 5, "to_step": 4, "skipped_batches": [4, 4]},
+    {"event": "rewind", "time": 1013.0, "step": 5, "to_step": 4, "skipped": [4, 4]},
     {"event": "checkpoint", "time": 1020.0, "step": 8, "name": "step-000008", "seconds": 3.0, "standing_seconds": 2.0,
      "bytes": 2_000_000},
     {"event": "damaged", "time": 1100.0, "step": 8, "checkpoint": "step-000008.damaged", "why": "its hash | differs"},

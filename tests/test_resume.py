@@ -11,6 +11,7 @@ from test_laws import assert_same_weights, curve, run
 
 from minigpt import checkpoint
 from minigpt.corpus import Shards
+from minigpt.evaluate import history
 from minigpt.evaluate.log import read_alarms, read_events
 from minigpt.model import GPT, FeedForward
 
@@ -202,6 +203,8 @@ def test_a_spike_is_gone_back_from_and_its_batches_are_left_out(prepared, tmp_pa
     assert {alarm["batch"] for alarm in read_alarms(folder / "alarms.jsonl")} == {42, 53}
     kept = json.loads((folder / "checkpoints" / "step-000064" / "progress.json").read_text())
     assert kept["skipped"] == [[40, 2], [48, 3]]
+    said = [history.sentence(event) for event in read_events(folder)]
+    assert all(said) and "went back to step 40 and skipped the batches 40 to 41" in said
 
 
 @pytest.mark.parametrize("kills", [(41,), (45,), (51, 53), (43, 46, 60)])

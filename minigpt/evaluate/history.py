@@ -132,7 +132,7 @@ def sentence(event: Event) -> str:
         case "alarm":
             return event["what"]
         case "rewind":
-            first, last = event["skipped_batches"]
+            first, last = event["skipped"]
             return f"went back to step {event['to_step']:,} and skipped the batches {first:,} to {last:,}"
         case "stop":
             return f"stopped: {event['why']}"
