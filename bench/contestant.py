@@ -7,7 +7,7 @@ peak of its memory meanwhile; the line `profile` with where one step's time goes
 imports nothing of minigpt unless it is minigpt, so that it also runs in a peer's own environment.
 """
 
-import ctypes
+import contextlib
 import json
 import re
 import sys
@@ -29,6 +29,9 @@ PARTS = {"matrix products": r"aten::(mm|addmm|bmm|linear|matmul|_?mkldnn)|mkldnn
          "loss": r"log_softmax|nll_loss|logsumexp|cross_entropy", "norms": r"layer_norm|rms_norm",
          "length of the gradient": r"foreach|linalg_vector_norm"}
 
+UNTIL_THE_END = contextlib.ExitStack()
+"""What minigpt's training does for as long as it lasts, and gives back."""
+
 
 def main() -> None:
     folder = Path(sys.argv[1])
@@ -46,7 +49,7 @@ def answer(content: dict[str, Any]) -> None:
 
 
 def run(step: Callable[[], float], n_steps: int) -> dict[str, Any]:
-    """Seconds and loss of each step and the peak of this process's memory; what it can give back, it does."""
+    """Seconds and loss of each step and the peak of this process's memory."""
     forget_peak()
     seconds, losses = [], []
     for _ in range(n_steps):
@@ -55,10 +58,7 @@ def run(step: Callable[[], float], n_steps: int) -> dict[str, Any]:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    peak = peak_megabytes()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-    return {"seconds": seconds, "losses": losses, "peak_megabytes": peak}
+    return {"seconds": seconds, "losses": losses, "peak_megabytes": peak_megabytes()}
 
 
 def forget_peak() -> None:
@@ -93,11 +93,13 @@ def minigpt(spec: dict[str, Any], folder: Path) -> tuple[int, Callable[[], float
     """minigpt's own train_step, with its optimizer, clipping and precision."""
     from minigpt import checkpoint, huggingface, train
     from minigpt.config import ModelConfig, RunConfig, TrainConfig
+    from minigpt.memory import keep_memory
 
     settings = TrainConfig(steps=10**6, batch_size=spec["batch_size"], learning_rate=spec["learning_rate"],
                            min_learning_rate=spec["learning_rate"], **spec["train"])
     config = RunConfig(name="bench", model=ModelConfig(**spec["model"]), train=settings)
     fabric = train.make_fabric(settings)
+    UNTIL_THE_END.enter_context(keep_memory(fabric.device))
     model, optimizer = train.set_up(fabric, config)
     theirs = load_file(folder / "weights.safetensors")
     checkpoint.load_weights(model.module, huggingface.from_weights(config.model, theirs), folder)

@@ -34,13 +34,13 @@ class Peak:
     origin: str
 
 
-def note_machine(device: torch.device, precision: str, folder: Path, meter: Meter | None) -> Peak:
-    """The best rate; it and the source of the energy stand in machine.json afterwards. It is measured once a run."""
+def note_machine(device: torch.device, precision: str, folder: Path, meter: Meter | None, memory: str) -> Peak:
+    """The best rate, which is measured once a run; machine.json holds it and what is known of energy and memory."""
     path = Path(folder) / "machine.json"
     known = json.loads(path.read_text(encoding="utf-8"))["peak"] if path.exists() else {}
     dtype = torch.float32 if precision == "32-true" else torch.bfloat16
     found = Peak(**known) if known.get("device") == describe(device, dtype) else peak(device, dtype)
-    notes = {"peak": asdict(found), "energy": meter.origin if meter else None}
+    notes = {"peak": asdict(found), "energy": meter.origin if meter else None, "memory": memory}
     write_text(path, json.dumps(notes, indent=2) + "\n")
     return found
 

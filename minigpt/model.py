@@ -9,9 +9,9 @@ import zlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from minigpt.config import ModelConfig
+from minigpt.kernels import CausalAttention, ChunkedLoss, Rotation, mean_nats, nats_and_slopes, rotate
 
 
 class Cache:
@@ -61,26 +61,6 @@ def visible(T: int, S: int, documents: Tensor | None, seen: Tensor | None, devic
     return mask if documents is None else mask & (documents[:, None, :, None] == seen[:, None, None, :])
 
 
-def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, pieces: int) -> Tensor:
-    """Attention of a whole text to itself, in plain matrix products.
-
-    The text is cut into pieces. Each piece of the queries meets the keys up to its own end, so most of the scores
-    that the mask would remove are never computed. In bf16 on a CPU this beats PyTorch's fused kernel.
-
-    Shapes  queries (B, H, T, K), keys and values (B, G, T, K) -> (B, H, T, K).
-    """
-    H, T, K = queries.shape[1:]
-    keys, values = (x.repeat_interleave(H // x.shape[1], dim=1) for x in (keys, values))
-    step, mixed = -(-T // pieces), []
-    for start in range(0, T, step):
-        end = min(start + step, T)
-        scores = queries[:, :, start:end] @ keys[:, :, :end].transpose(-1, -2) * K**-0.5
-        later = torch.ones(end - start, end, dtype=torch.bool, device=scores.device).triu(start + 1)
-        shares = scores.float().masked_fill(later, -torch.inf).softmax(dim=-1).to(values.dtype)
-        mixed.append(shares @ values[:, :, :end])
-    return torch.cat(mixed, dim=2)
-
-
 def rotary_angles(config: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the angle by which each pair of numbers turns at each position from 0 on.
 
@@ -92,15 +72,6 @@ def rotary_angles(config: ModelConfig, length: int, device: torch.device) -> tup
     positions = torch.arange(length, device=device, dtype=torch.float32)
     angles = torch.outer(positions, speed)
     return torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first R numbers of every head, (B, H, T, K), by the angles (T, R); leave the others."""
-    width = cos.shape[-1]
-    turned, kept = x[..., :width], x[..., width:]
-    swapped = turned.roll(width // 2, dims=-1)
-    turned = turned * cos.to(x.dtype) + swapped * sin.to(x.dtype)
-    return torch.cat((turned, kept), dim=-1) if width < x.shape[-1] else turned
 
 
 class Attention(nn.Module):
@@ -119,12 +90,14 @@ class Attention(nn.Module):
         B, T, D = x.shape
         K = self.config.d_head
         queries, keys, values = (part.view(B, T, -1, K).transpose(1, 2) for part in self.project(x))
-        queries, keys = rotate(queries, cos, sin), rotate(keys, cos, sin)  # (B, H, T, K), (B, G, T, K) like values
+        turn = Rotation.apply if torch.is_grad_enabled() else rotate
+        queries, keys = turn(queries, cos, sin), turn(keys, cos, sin)  # (B, H, T, K), (B, G, T, K) like values
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)  # (B, G, S, K)
         dtype, queries = queries.dtype, queries.to(keys.dtype)
         if self.config.attention_pieces > 1 and mask is None and T > 1:
-            mixed = causal_attention(queries, keys, values, self.config.attention_pieces)  # (B, H, T, K)
+            keys, values = (part.repeat_interleave(D // K // part.shape[1], dim=1) for part in (keys, values))
+            mixed = CausalAttention.apply(queries, keys, values, self.config.attention_pieces)  # (B, H, T, K)
         else:
             mixed = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=mask, is_causal=mask is None and T > 1,
@@ -193,6 +166,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
+        self.mean_nats, self.nats_and_slopes = mean_nats, nats_and_slopes
         initialize(self, seed)
 
     def forward(self, ids: Tensor, cache: Cache | None = None, documents: Tensor | None = None,
@@ -228,26 +202,17 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def loss(self, x: Tensor, targets: Tensor, chunk: int) -> Tensor:
-        """Mean nats per token. Shapes  x (B, T, D), targets (B, T).
-
-        With a chunk, the logits of so many tokens at a time exist, and the backward pass computes them again: that
-        takes one more product with the output layer and spares a (B T, V) tensor of float32 and its gradient.
-        """
+        """Mean nats per token. Shapes  x (B, T, D), targets (B, T)."""
         x, targets = x.flatten(0, 1), targets.flatten()
-        if not chunk:
-            return F.cross_entropy(self.head(x).float(), targets)
-        pieces = zip(x.split(chunk), targets.split(chunk), strict=True)
-        return sum(checkpoint(self.nats, *piece, use_reentrant=False) for piece in pieces) / len(targets)
-
-    def nats(self, x: Tensor, targets: Tensor) -> Tensor:
-        """What n tokens cost together. Shapes  x (n, D), targets (n,)."""
-        return F.cross_entropy(self.head(x).float(), targets, reduction="sum")
+        if chunk:
+            return ChunkedLoss.apply(x, self.head.weight, targets, chunk, self.nats_and_slopes)
+        return self.mean_nats(self.head(x), targets)
 
     def compile_parts(self) -> None:
         """Compile a block, whose code all layers share, and the loss: much sooner done than the model as a whole."""
         for block in self.blocks:
             block.forward = torch.compile(block.forward)  # and not what is hooked to it: FSDP's messages, stopwatches
-        self.loss = torch.compile(self.loss)
+        self.mean_nats, self.nats_and_slopes = torch.compile(mean_nats), torch.compile(nats_and_slopes)
 
 
 def initialize(model: GPT, seed: int) -> None:

@@ -44,6 +44,7 @@ from minigpt.energy import make_meter
 from minigpt.evaluate.log import Log, read_events, read_log, write_event
 from minigpt.evaluate.loss import bits_per_byte, validation_loss
 from minigpt.machine import note_machine
+from minigpt.memory import keep_memory
 from minigpt.model import GPT
 from minigpt.resume import Checkpoints, Progress, Tell
 from minigpt.schedule import learning_rate
@@ -105,11 +106,12 @@ def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: 
     model, optimizer = set_up(fabric, config)
     with (Checkpoints(config, tokenizer, folder, model.module, optimizer.optimizer, tell) as checkpoints,
           Log(folder, config, first_process, fabric.world_size) as log, stop_signals() as signals,
+          keep_memory(fabric.device) as memory,
           tqdm(total=settings.steps, desc="training", unit="step", mininterval=1.0,
                disable=not progress or not first_process) as bar):
         done = checkpoints.restore()
         tell("start", done.step, **circumstances(fabric, folder, done))
-        costs = Costs(fabric, config, folder, model.module)
+        costs = Costs(fabric, config, folder, model.module, memory)
         alarm = go_on(log, done, lambda: validate(config, model, tokenizer, splits[1], done.step))
         while done.step < settings.steps:
             bar.update(done.step - bar.n)
@@ -257,10 +259,11 @@ def last_checkpoint(folder: Path) -> str:
 class Costs:
     """What a step costs: time, energy, and the share of the machine's best rate that it used (MFU).
 
-    The first process writes into machine.json where the best rate and the energy come from.
+    The first process writes into machine.json where the best rate and the energy come from, and what happens to
+    freed memory.
     """
 
-    def __init__(self, fabric: Fabric, config: RunConfig, folder: Path, model: nn.Module) -> None:
+    def __init__(self, fabric: Fabric, config: RunConfig, folder: Path, model: nn.Module, memory: str) -> None:
         self.fabric, self.tokens = fabric, config.tokens_per_step
         self.flops = config.tokens_per_step * config.model.flops_per_token
         self.meter = make_meter(fabric.device, config.train.watts)
@@ -268,7 +271,7 @@ class Costs:
         self.stopwatch = Stopwatch(model, fabric.device) if fabric.world_size > 1 else None
         self.peak = None
         if fabric.global_rank == 0:
-            self.peak = note_machine(fabric.device, config.train.precision, folder, self.meter)
+            self.peak = note_machine(fabric.device, config.train.precision, folder, self.meter, memory)
         self.start()
 
     def start(self) -> None:

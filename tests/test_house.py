@@ -12,7 +12,7 @@ import setuptools
 HERE = Path(__file__).parents[1]
 
 STOREYS = [
-    {"config", "disk", "alarm", "energy"},
+    {"config", "disk", "alarm", "energy", "kernels", "memory"},
     {"tokenizer", "model", "recipes", "autograd", "huggingface", "schedule", "machine"},
     {"corpus", "checkpoint", "generate", "quantize", "distributed"},
     {"evaluate", "resume"},

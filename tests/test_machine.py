@@ -54,11 +54,11 @@ def test_an_alarm_that_was_told_the_past_hears_what_the_first_one_hears():
 
 
 def test_a_rate_is_measured_once_a_run_and_its_origin_noted(tmp_path, monkeypatch):
-    first = machine.note_machine(CPU, "32-true", tmp_path, make_meter(CPU, 65.0))
+    first = machine.note_machine(CPU, "32-true", tmp_path, make_meter(CPU, 65.0), "kept")
     notes = json.loads((tmp_path / "machine.json").read_text())
     assert notes["peak"]["origin"] == "measured with a matrix product" and "65 W" in notes["energy"]
     monkeypatch.setattr(machine, "measure", lambda *_: pytest.fail("measured again"))
-    assert machine.note_machine(CPU, "32-true", tmp_path, None) == first
+    assert machine.note_machine(CPU, "32-true", tmp_path, None, "kept") == first
 
 
 def test_the_measured_rate_is_one_that_a_processor_can_have():
