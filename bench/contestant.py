@@ -9,6 +9,7 @@ imports nothing of minigpt unless it is minigpt, so that it also runs in a peer'
 
 import contextlib
 import json
+import os
 import re
 import sys
 import time
@@ -99,7 +100,8 @@ def minigpt(spec: dict[str, Any], folder: Path) -> tuple[int, Callable[[], float
                            min_learning_rate=spec["learning_rate"], **spec["train"])
     config = RunConfig(name="bench", model=ModelConfig(**spec["model"]), train=settings)
     fabric = train.make_fabric(settings)
-    UNTIL_THE_END.enter_context(keep_memory(fabric.device))
+    if os.environ.get("GIVE_MEMORY_BACK") != "1":
+        UNTIL_THE_END.enter_context(keep_memory(fabric.device))
     model, optimizer = train.set_up(fabric, config)
     theirs = load_file(folder / "weights.safetensors")
     checkpoint.load_weights(model.module, huggingface.from_weights(config.model, theirs), folder)

@@ -54,8 +54,9 @@ def main() -> None:
                 ids = torch.randint(SIZES[size].vocab_size, (batch_size, 32), generator=draw)
                 check(writers, ids)
                 timers = {name: timer(write, ids, given.tokens) for name, write in writers.items()}
-                parts[f"{size}, batch {batch_size}"] = in_turn(timers, given.rounds)
-    record(Path(__file__).with_suffix(".json"), parts, ("torch", "transformers", "tokenizers"))
+                parts[f"{size}, batch {batch_size}, tokens/s"] = in_turn(timers, given.rounds)
+    record(Path(__file__).with_suffix(".json"), "Writing speed on a processor", parts,
+           ("torch", "transformers", "tokenizers"))
 
 
 def make_writers(config: ModelConfig, place: Path, with_litgpt: bool, threads: int) -> dict[str, Write]:

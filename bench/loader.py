@@ -37,8 +37,8 @@ def main() -> None:
             split = Shards(folder, "train", tokenizer, length)
             works = contestants(split, rows, length)
             timers = {name: rate(work, given.batches, rows * length) for name, work in works.items()}
-            parts[f"{rows} rows of {length} tokens"] = in_turn(timers, given.rounds)
-    record(Path(__file__).with_suffix(".json"), parts, ("torch", "numpy", "datasets"))
+            parts[f"batches of {rows} rows of {length} tokens, million tokens/s"] = in_turn(timers, given.rounds)
+    record(Path(__file__).with_suffix(".json"), "Batches from the disk", parts, ("torch", "numpy", "datasets"))
 
 
 def contestants(split: Shards, rows: int, length: int) -> dict[str, Callable[[int], object]]:

@@ -30,9 +30,13 @@ def stamp() -> dict[str, Any]:
     return {"date": datetime.date.today().isoformat(), "command": " ".join(["python", *sys.argv]), "machine": machine()}
 
 
-def record(path: Path, parts: dict[str, Any], packages: tuple[str, ...]) -> None:
-    """Write the result and print a line for each figure."""
-    result = stamp() | {"versions": {name: version(name) for name in packages}, "parts": parts}
+def record(path: Path, title: str, parts: dict[str, Any], packages: tuple[str, ...]) -> None:
+    """Write the result and print a line for each figure; parts that were measured before, on this machine, stay."""
+    result = {"title": title} | stamp() | {"versions": {name: version(name) for name in packages}}
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = all(known.get(name) == result[name] for name in ("machine", "versions"))
+    result["parts"] = (known["parts"] if same else {}) | parts
+    result["dates"] = (known.get("dates", {}) if same else {}) | dict.fromkeys(parts, result["date"])
     write_text(path, json.dumps(result, indent=2) + "\n")
     for part, figures in parts.items():
         for name, figure in figures.items():

@@ -45,7 +45,7 @@ def main() -> None:
             "tiktoken, two threads": lambda: theirs.encode_ordinary_batch(texts, num_threads=2)},
         "training, MB/s": {"minigpt": lambda: Tokenizer.train(texts, given.vocab_size),
                            "tokenizers": lambda: train_bare(texts, given.vocab_size)}}
-    record(Path(__file__).with_suffix(".json"),
+    record(Path(__file__).with_suffix(".json"), "Speed of the tokenizer",
            {part: in_turn({name: rate(work, size) for name, work in works.items()}, given.rounds)
             for part, works in parts.items()}, ("tokenizers", "tiktoken"))
 

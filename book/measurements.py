@@ -2,11 +2,12 @@
 
 A measurement shows up by itself if its JSON holds `command`, `date`, `machine` and any of
 `tables`, [{"caption", "columns", "rows"}], and `curves`, [{"caption", "x", "y", "lines": {name: [y, ...]}}];
-without `tables`, its `parts`, {part: {name: {"median", "lowest", "highest"}}}, become one table each.
+without `tables`, its `parts`, {part: {name: {"median", "lowest", "highest", "values"}}}, become one table each.
 """
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -42,19 +43,28 @@ def section(path: Path, target: Path) -> str:
     known = json.loads(path.read_text(encoding="utf-8"))
     place = known["machine"]
     where = f"{place['processor']}, {place['cores']} cores, GPU: {place['gpu']}, torch {place['torch']}"
-    tables = [table(one) for one in known.get("tables") or plain_tables(known.get("parts", {}))]
+    tables = [table(one) for one in known.get("tables") or plain_tables(known.get("parts", {}), known.get("dates", {}))]
     pictures = [picture(one, f"{path.stem}-{number}.svg", target) for number, one in enumerate(known.get("curves", []))]
     head = f"## {known.get('title', path.stem.replace('_', ' ').capitalize())}\n\n"
     return head + f"Measured on {known['date']}: {where}. Repeat it with:\n\n```sh\n{known['command']}\n```\n\n" + \
         "\n".join(tables + pictures)
 
 
-def plain_tables(parts: dict[str, Any]) -> list[dict[str, Any]]:
+def plain_tables(parts: dict[str, Any], dates: dict[str, str]) -> list[dict[str, Any]]:
     """A table of medians and spreads for each part."""
+    return [plain_table(part, dates.get(part), figures) for part, figures in parts.items()]
+
+
+def plain_table(part: str, date: str | None, figures: dict[str, Any]) -> dict[str, Any]:
+    """Medians, spreads, and how many times the best one that is not minigpt, by the medians of the rounds' ratios."""
     keys = ("median", "lowest", "highest")
-    return [{"caption": f"{part}.", "columns": ["who", *keys],
-             "rows": [[name, *(f"{figure[key]:,.4g}" for key in keys)] for name, figure in figures.items()]}
-            for part, figures in parts.items()]
+    caption = f"{part}, {date}." if date else f"{part}."
+    others = {name: figure for name, figure in figures.items() if not name.startswith("minigpt")}
+    best = max(others, key=lambda name: others[name]["median"])
+    rows = [[name, *(f"{figure[key]:,.4g}" for key in keys),
+             f"{median(a / b for a, b in zip(figure['values'], others[best]['values'], strict=True)):.2f}"]
+            for name, figure in figures.items()]
+    return {"caption": caption, "columns": ["who", *keys, f"times {best}"], "rows": rows}
 
 
 def table(known: dict[str, Any]) -> str:

@@ -88,15 +88,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, mask: Tensor | None) -> Tensor:
         B, T, D = x.shape
-        K = self.config.d_head
-        queries, keys, values = (part.view(B, T, -1, K).transpose(1, 2) for part in self.project(x))
-        turn = Rotation.apply if torch.is_grad_enabled() else rotate
-        queries, keys = turn(queries, cos, sin), turn(keys, cos, sin)  # (B, H, T, K), (B, G, T, K) like values
+        queries, keys, values = self.project(x, cos, sin)  # (B, H, T, K), (B, G, T, K), (B, G, T, K)
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)  # (B, G, S, K)
         dtype, queries = queries.dtype, queries.to(keys.dtype)
         if self.config.attention_pieces > 1 and mask is None and T > 1:
-            keys, values = (part.repeat_interleave(D // K // part.shape[1], dim=1) for part in (keys, values))
+            keys, values = (part.repeat_interleave(queries.shape[1] // part.shape[1], dim=1) for part in (keys, values))
             mixed = CausalAttention.apply(queries, keys, values, self.config.attention_pieces)  # (B, H, T, K)
         else:
             mixed = F.scaled_dot_product_attention(
@@ -105,9 +102,12 @@ class Attention(nn.Module):
             )  # (B, H, T, K)
         return self.to_output(mixed.to(dtype).transpose(1, 2).reshape(B, T, D))
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, T, H K), keys and values (B, T, G K)."""
-        return self.to_queries(x), self.to_keys(x), self.to_values(x)
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, K), keys and values (B, G, T, K) of (B, T, D); the first two turned by their positions."""
+        turn = Rotation.apply if torch.is_grad_enabled() else rotate
+        queries, keys, values = (layer(x).unflatten(-1, (-1, self.config.d_head)).transpose(1, 2)
+                                 for layer in (self.to_queries, self.to_keys, self.to_values))
+        return turn(queries, cos, sin), turn(keys, cos, sin), values
 
 
 class FeedForward(nn.Module):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minigpt.kernels import rotate
 from minigpt.model import GPT, Attention, FeedForward
 
 Weights = Literal["float32", "bfloat16", "int8"]
@@ -44,11 +45,13 @@ class LightAttention(Attention):
         nn.Module.__init__(self)
         self.config, self.layer = attention.config, attention.layer
         layers = attention.to_queries, attention.to_keys, attention.to_values
-        self.widths = [layer.out_features for layer in layers]
+        self.turned = self.config.n_heads + self.config.n_kv_heads
         self.to_all, self.to_output = make(join(layers)), make(attention.to_output)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.to_all(x).split(self.widths, dim=-1)
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.to_all(x).unflatten(-1, (-1, self.config.d_head)).transpose(1, 2)  # (B, H + 2 G, T, K)
+        turned = rotate(heads[:, : self.turned], cos, sin)
+        return turned[:, : self.config.n_heads], turned[:, self.config.n_heads :], heads[:, self.turned :]
 
 
 class LightFeedForward(FeedForward):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_measurements import module
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -27,3 +28,16 @@ def test_a_measurement_writes_figures_with_machine_and_spread(tmp_path, words):
     for figures in written["parts"].values():
         for figure in figures.values():
             assert 0 < figure["lowest"] <= figure["median"] <= figure["highest"] and len(figure["values"]) == 2
+
+
+def test_parts_of_a_measurement_add_up_until_machine_or_versions_change(tmp_path, monkeypatch):
+    keeper, path = module(BENCH / "record.py", monkeypatch), tmp_path / "speed.json"
+    turns = keeper.in_turn({"minigpt": iter([9.0, 1.0, 3.0, 2.0]).__next__, "other": lambda: 0.5}, rounds=3)
+    assert turns["minigpt"] == {"median": 2.0, "lowest": 1.0, "highest": 3.0, "values": [1.0, 3.0, 2.0]}
+    for part in ("one", "two", "one"):
+        keeper.record(path, "Speed", {part: turns}, ("torch",))
+    written = json.loads(path.read_text())
+    assert set(written["parts"]) == set(written["dates"]) == {"one", "two"}
+    path.write_text(json.dumps(written | {"machine": "another"}))
+    keeper.record(path, "Speed", {"three": turns}, ("torch",))
+    assert set(json.loads(path.read_text())["parts"]) == {"three"}

@@ -33,7 +33,7 @@ def training(monkeypatch):
 def test_minigpt_and_transformers_train_alike_and_both_are_counted(training, family):
     contestants = [training.Contestant(engine="transformers", precision="32-true"),
                    training.Contestant(engine="minigpt", precision="32-true"),
-                   training.Contestant(engine="minigpt", model=training.FAST),
+                   training.Contestant(engine="minigpt", **training.FAST),
                    training.Contestant(engine="products", precision="32-true"), training.Contestant(engine="products")]
     options = argparse.Namespace(rounds=2, steps=2, threads=1, batch_size=2)
     part = training.measure(contestants, training.shape("tiny", family), options)
@@ -83,6 +83,24 @@ def test_the_page_shows_every_cell_of_every_table_and_names_what_is_not_measured
     assert "| a | 1.5 |\n| b | 2 to 3 |" in text and "python bench/speed.py" in text and "2030-01-02" in text
     assert re.search(r"Not measured yet\n\n- `python bench/later.py`", text)
     assert (tmp_path / "made" / "speed-0.svg").stat().st_size > 1000
+
+
+def test_plain_figures_become_a_table_beside_the_best_of_the_others(tmp_path, monkeypatch):
+    page = module(HERE / "book" / "measurements.py", monkeypatch)
+    figures = {name: {"median": values[1], "lowest": min(values), "highest": max(values), "values": values}
+               for name, values in {"minigpt": [4.0, 6.0, 9.0], "a": [1.0, 2.0, 3.0], "b": [0.1, 0.2, 0.3]}.items()}
+    (made,) = page.plain_tables({"MB/s": figures}, {"MB/s": "2030-01-02"})
+    assert made["columns"] == ["who", "median", "lowest", "highest", "times a"] and "2030-01-02" in made["caption"]
+    assert made["rows"][0] == ["minigpt", "6", "4", "9", "3.00"] and made["rows"][2][-1] == "0.10"
+
+
+def test_the_lead_over_the_peers_is_that_of_the_best_settings_in_the_same_rounds(training):
+    rows = [{"engine": engine, "name": name, "tokens_per_second": speeds} for engine, name, speeds in (
+        ("peer", "slow", [9.0, 1.0, 1.0]), ("peer", "fast", [2.0, 2.0, 2.0]), ("minigpt", "m", [3.0, 4.0, 5.0]),
+        ("minigpt", "m slow", [1.0, 1.0, 9.0]), ("products", "p", [99.0, 99.0, 99.0]))]
+    said = training.lead(rows)
+    assert "(m) makes 2.00 times" in said and "(fast); over the rounds 1.50 to 2.50" in said
+    assert training.lead(rows[2:]) == ""
 
 
 def test_every_measurement_of_the_repository_has_its_place_on_the_page(tmp_path, monkeypatch):
