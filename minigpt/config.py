@@ -191,7 +191,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the blocks and the loss: tens of seconds at the start, then faster steps."""
     loss_chunk: int = 0
-    """Compute the loss of so many tokens at a time: less memory, one more product with the output layer; 0: all."""
+    """Compute the loss of so many tokens at a time: less memory, the same work; 0: all at once."""
     seed: int = 0
     log_every: int = 10
     evaluate_every: int = 200
