@@ -18,14 +18,14 @@ from minigpt.memory import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(40, 1 << 20)  # 160 MB
+    torch.ones(25, 1 << 20)  # 100 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 
 def fewest():
-    return min(faults() for _ in range(6))
+    return min(faults() for _ in range(40))  # glibc needs up to ten to settle
 
 before = [fewest(), resident()]
 with keep_memory(torch.device("cpu")) as sentence:
@@ -41,7 +41,7 @@ def test_memory_is_taken_from_the_kernel_once_and_given_back_at_the_end():
     seen = json.loads(done.stdout)
     assert seen["sentence"] == "malloc keeps freed memory for the next step"
     assert min(seen["before"][0], seen["after"][0]) > 50 and seen["during"][0] < 20  # a page, or one of 2 MB, a fault
-    assert seen["during"][1] > seen["before"][1] + 100 and seen["after"][1] < seen["before"][1] + 50  # megabytes
+    assert seen["during"][1] > seen["before"][1] + 50 > seen["after"][1]  # megabytes
 
 
 def test_a_gpu_has_an_allocator_of_its_own():
