@@ -95,12 +95,15 @@ def test_plain_figures_become_a_table_beside_the_best_of_the_others(tmp_path, mo
 
 
 def test_the_lead_over_the_peers_is_that_of_the_best_settings_in_the_same_rounds(training):
-    rows = [{"engine": engine, "name": name, "tokens_per_second": speeds} for engine, name, speeds in (
-        ("peer", "slow", [9.0, 1.0, 1.0]), ("peer", "fast", [2.0, 2.0, 2.0]), ("minigpt", "m", [3.0, 4.0, 5.0]),
-        ("minigpt", "m slow", [1.0, 1.0, 9.0]), ("products", "p", [99.0, 99.0, 99.0]))]
+    rows = [{"engine": engine, "name": name, "tokens_per_second": speeds, "environment": environment}
+            for engine, name, speeds, environment in (
+        ("peer", "slow", [9.0, 1.0, 1.0], {}), ("peer", "fast", [2.0, 2.0, 2.0], {}),
+        ("peer", "kept", [2.5, 2.5, 2.5], {"MALLOC": "1"}), ("minigpt", "m", [3.0, 4.0, 5.0], {}),
+        ("minigpt", "m slow", [1.0, 1.0, 9.0], {}), ("products", "p", [99.0, 99.0, 99.0], {}))]
     said = training.lead(rows)
-    assert "(m) makes 2.00 times" in said and "(fast); over the rounds 1.50 to 2.50" in said
-    assert training.lead(rows[2:]) == ""
+    assert "(m) makes 2.00 times" in said and "peers (fast); over the rounds 1.50 to 2.50" in said
+    assert "1.60 times" in said and "told to keep memory (kept)" in said
+    assert training.lead(rows[3:]) == ""
 
 
 def test_every_measurement_of_the_repository_has_its_place_on_the_page(tmp_path, monkeypatch):
