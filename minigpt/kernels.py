@@ -97,8 +97,10 @@ def nats_and_slopes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     exact = logits.float()
     nats = F.cross_entropy(exact, targets, reduction="sum")
+    shares = exact.softmax(dim=-1)
+    del exact  # it is large
     hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
-    return nats, (exact.softmax(dim=-1) - hit.float()).to(logits.dtype)
+    return nats, shares.sub_(hit.float()).to(logits.dtype)
 
 
 class ChunkedLoss(Function):
@@ -116,18 +118,19 @@ class ChunkedLoss(Function):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         states, matrix, total = x.to(dtype), weight.to(dtype), 0.0
-        x_slope, weight_slope = torch.empty_like(x), torch.zeros_like(weight)
+        exact = torch.promote_types(weight.dtype, torch.float32)  # chunks add up in it
+        x_slope, weight_slope = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
             nats, slopes = derive(states[rows] @ matrix.T, targets[rows])  # (), (n, V)
             total = total + nats
             x_slope[rows] = slopes @ matrix
             weight_slope += slopes.T @ states[rows]
-        ctx.slopes = x_slope, weight_slope
+        ctx.slopes, ctx.dtype = (x_slope, weight_slope), weight.dtype
         return total / len(x)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         (x_slope, weight_slope), ctx.slopes = ctx.slopes, None
         share = slope / len(x_slope)
-        return x_slope.mul_(share), weight_slope.mul_(share), None, None, None
+        return x_slope.mul_(share), weight_slope.mul_(share).to(ctx.dtype), None, None, None

@@ -87,13 +87,11 @@ def flops_per_token(model: ModelConfig) -> dict[str, int]:
 
 
 def executed_flops_per_token(config: RunConfig) -> int:
-    """Those that the GPU executes: with activation checkpointing the blocks go forward twice, with a loss in chunks
-    the output layer does.
-    """
+    """Those that the GPU executes: with activation checkpointing the blocks go forward twice."""
     forward = forward_flops(config.model)
     output = forward.pop("output")
     blocks = sum(forward.values())
-    return (4 if config.train.activation_checkpointing else 3) * blocks + (4 if config.train.loss_chunk else 3) * output
+    return (4 if config.train.activation_checkpointing else 3) * blocks + 3 * output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +159,8 @@ def norm_statistics(model: ModelConfig) -> int:
 
 
 def block_bytes(config: RunConfig, texts: int, device: str) -> int:
-    """Bytes that one block keeps of a piece of `texts` texts; with bf16-mixed it copies the rotary angles too, once for
-    queries and once for keys, or once for both if it is compiled.
-    """
-    angles = angle_bytes(config.model) // (1 + config.train.compile) if config.train.precision == "bf16-mixed" else 0
-    return block_activations(config.model, config.train, device) * texts * config.model.max_seq_len + angles
+    """Bytes that one block keeps of a piece of `texts` texts."""
+    return block_activations(config.model, config.train, device) * texts * config.model.max_seq_len
 
 
 def angle_bytes(model: ModelConfig) -> int:
@@ -227,13 +222,17 @@ def loss_bytes(config: RunConfig, tokens: int, device: str) -> tuple[int, int]:
     """Bytes of the last norm and the loss, at the end of the way forward and at the beginning of the way back.
 
     Forward there are logits and log probabilities in float32; then log probabilities, their gradient and the logits'.
-    With a loss in chunks these are of a chunk, and the gradient of the output layer, in bf16 and in full, may be more.
+    With a loss in chunks all of that comes forward, for a chunk, beside the gradients of the output layer and of its
+    input; a chunk's share of the output layer's may be more than its logits.
     """
     train, head = config.train, config.model.vocab_size * config.model.d_model
     logits = min(train.loss_chunk or tokens, tokens) * config.model.vocab_size
-    gradient = 4 * logits + (weight_bytes(train) + matrix_bytes(train)) * head if train.loss_chunk else 0
-    norm = last_norm(config, tokens, device)
-    return norm + 8 * logits, norm + max(12 * logits, gradient)
+    norm, exact = last_norm(config, tokens, device), matrix_bytes(train) == 4
+    if not train.loss_chunk:
+        return norm + 8 * logits, norm + 12 * logits
+    gradients = 4 * head + residual_bytes(train) * config.model.d_model * tokens
+    chunk = max((13 if exact else 11) * logits, matrix_bytes(train) * (logits + head))
+    return norm + copied(train, config.model.d_model * tokens) + gradients + chunk, norm + gradients
 
 
 def gathered_bytes(config: RunConfig, layout: Layout) -> tuple[int, int, int]:
