@@ -139,7 +139,7 @@ def block_activations(model: ModelConfig, train: TrainConfig, device: str = "cud
     kept += small * model.d_ff * between
     if device == "cpu":
         kept += 0 if train.compile else 2 * rms_in_float32(model, train)
-        kept += small * width if train.compile or 0 < model.rotary_width < model.d_head else 0
+        kept += small * width if train.compile or model.rotary_width else 0
     return kept
 
 
