@@ -128,7 +128,8 @@ def block_activations(model: ModelConfig, train: TrainConfig, device: str = "cud
     They are the inputs of the norms; the inputs of the matrices, of which bf16-mixed makes one copy for each; queries,
     keys, values and what attention mixed of them, with one float32 a head; and what is between the matrices of the
     feed-forward part. A compiled block shares copies and computes what is cheap again. On a CPU, RMSNorm keeps
-    its input and its result before the gain in float32 unless compiled, and attention may keep its result twice.
+    its input and its result before the gain in float32 unless compiled, attention keeps its result twice if heads turn,
+    and a compiled block keeps what attention adds to the residual stream unless the feed-forward part adds beside it.
     """
     small, width, gated = matrix_bytes(train), model.d_model, model.mlp == "swiglu"
     copies_each = train.precision == "bf16-mixed" and not train.compile
@@ -139,7 +140,8 @@ def block_activations(model: ModelConfig, train: TrainConfig, device: str = "cud
     kept += small * model.d_ff * between
     if device == "cpu":
         kept += 0 if train.compile else 2 * rms_in_float32(model, train)
-        kept += small * width if train.compile or model.rotary_width else 0
+        kept += small * width if model.rotary_width else 0
+        kept += small * width if train.compile and not model.parallel else 0
     return kept
 
 
