@@ -35,6 +35,7 @@ warnings.simplefilter("error")
 warnings.filterwarnings("ignore", module="lightning")
 warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated")  # torch.compile's own import
 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch.compile looks at a block's input
+warnings.filterwarnings("ignore", "<class .torch.autograd.function.Function")  # it traces minigpt.kernels
 rank, nodes = int(os.environ.get("RANK") or os.environ["SLURM_PROCID"]), int(os.environ.get("NODES", 1))
 if nodes > 1:  # torchrun takes all processes for one machine's: let them be several machines'
     here = int(os.environ["WORLD_SIZE"]) // nodes

@@ -66,6 +66,7 @@ def test_a_loss_in_chunks_is_the_loss_at_once_and_so_is_its_gradient():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch.compile's own import
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch.compile looks at a block's input
+@pytest.mark.filterwarnings("ignore:<class .torch.autograd.function.Function")  # torch.compile traces minigpt.kernels
 def test_a_compiled_run_in_pieces_has_the_curve_of_a_plain_one(prepared, tmp_path):
     plain = run(prepared, tmp_path / "plain")
     config, *others = prepared
