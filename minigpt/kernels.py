@@ -87,7 +87,8 @@ class CausalAttention(Function):
 
 def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Nats per token, in float32 whatever the logits are. Shapes  logits (N, V), targets (N,) -> ()."""
-    return F.cross_entropy(logits.float(), targets)
+    logits = logits.float()  # from here on the narrower ones are free
+    return F.cross_entropy(logits, targets)
 
 
 def nats_and_slopes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
