@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and folders that one process at a time may write to."""
 
 import _thread
+import hashlib
 import json
 import os
 import secrets
@@ -24,6 +25,12 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

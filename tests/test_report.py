@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from minigpt.corpus.write import sha256
+from minigpt.disk import sha256
 from minigpt.evaluate import evaluate_run, write_report
 from minigpt.evaluate.comparison import energy_text, seconds_text, size_text
 from minigpt.evaluate.figures import MOST_POINTS, PAGE, ceiling, thin

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from test_cli import call
 
 from minigpt import cli, recipes
 from minigpt.cluster import slurm
@@ -237,17 +238,6 @@ def test_the_ranks_log_where_the_run_is_whatever_its_name(play, tmp_path):
 
 
 # ---- On the command line. ----
-
-
-def call(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["minigpt", *map(str, words)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    out = capsys.readouterr()
-    return status, out.out + out.err
 
 
 def test_the_script_is_written_only_for_a_run_that_could_start(monkeypatch, capsys, texts, tmp_path):

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from minigpt.corpus.shards import MANIFEST, read_manifest
-from minigpt.corpus.write import sha256
-from minigpt.disk import whole_folder
+from minigpt.disk import sha256, whole_folder
 
 SPARE = 1.05
 """How much more room than the shards take there must be, because a disk that is full to the last byte helps nobody."""

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from minigpt.corpus.shards import MANIFEST, open_shard, read_manifest
 from minigpt.corpus.sources import Document, in_validation
-from minigpt.disk import write_text
+from minigpt.disk import sha256, write_text
 from minigpt.tokenizer import Tokenizer
 
 JOURNAL = "journal.json"
@@ -167,11 +167,6 @@ def _check_names(folder: Path, shards: list[dict]) -> None:
     for file in sorted(there - named):
         raise ValueError(f"{folder / file} is not in the manifest {folder / MANIFEST}; remove it or write the shards "
                          "again")
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ids(partial: Path, shard: dict) -> Path:

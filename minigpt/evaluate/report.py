@@ -12,8 +12,7 @@ import torch
 
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus.shards import MANIFEST
-from minigpt.corpus.write import sha256
-from minigpt.disk import write_text
+from minigpt.disk import sha256, write_text
 from minigpt.evaluate import page
 from minigpt.evaluate.comparison import comparison, energy_text, seconds_text, size_text
 from minigpt.evaluate.figures import draw_ladder, draw_loss, draw_speed, png
