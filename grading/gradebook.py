@@ -277,12 +277,15 @@ def introduce(course: Course, lab: str) -> None:
     if not (course.work / "gradebook.db").exists():
         shutil.rmtree(course.work / "autograded", ignore_errors=True)
     released = course.lab(lab).release
-    wanted = {cell.grade_id: cell.points for cell in released if cell.is_grade}
+    wanted = {cell.grade_id: cell.points if cell.is_grade else None for cell in released if cell.grade_id}
     with open_gradebook(course) as book:
         try:
-            known = {cell.name: cell.max_score for cell in book.find_notebook(lab, lab).grade_cells}
+            notebook = book.find_notebook(lab, lab)
         except MissingEntry:
             known = {}
+        else:  # nbgrader writes cell by cell, the sources last: who has them all was not interrupted
+            known = {cell.name: None for cell in notebook.source_cells}
+            known |= {cell.name: cell.max_score for cell in notebook.grade_cells}
     if known == wanted:
         return
     try:

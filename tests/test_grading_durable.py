@@ -1,6 +1,7 @@
 """Whatever stops a run, what it has reached is kept, and the same command finishes."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -113,6 +114,44 @@ def test_a_warm_parent_that_is_killed_between_two_submissions_costs_nothing(cour
     monkeypatch.setattr(Judge, "judge", killed_before_bob)
     graded = grade(course, folder, parent, silent)
     assert {student: result["points"] for student, result in results(graded).items()} == {"ada": 90, "bob": 90}
+
+
+@pytest.mark.parametrize("kind", ["grade", "solution", "source"])
+def test_a_run_killed_while_the_gradebook_learns_the_lab_goes_on_from_there(course, parent, kind):  # noqa: F811
+    folder = hand(course, "ada")
+    left = _killed_while_introduced(course, f"update_or_create_{kind}_cell")
+    assert left == -signal.SIGKILL
+    grade(course, folder, parent, silent)
+    with gradebook.open_gradebook(course) as book:
+        cells = book.find_notebook(LAB, LAB)
+        known = {kind: len(getattr(cells, f"{kind}_cells")) for kind in ("grade", "solution", "source")}
+        assert book.find_submission_notebook(LAB, LAB, "ada").score == 90
+    marked = [cell for cell in course.lab(LAB).release if cell.grade_id]
+    assert known == {
+        "grade": sum(cell.is_grade for cell in marked),
+        "solution": sum(cell.is_solution for cell in marked),
+        "source": len(marked),
+    }
+
+
+def _killed_while_introduced(course, method):  # noqa: F811
+    """Introduce the lab in a process that is killed before it writes the second cell of this kind; its exit code."""
+
+    step, calls = getattr(gradebook.Gradebook, method), itertools.count(1)
+
+    def killed_at_the_second(*given, **named):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*given, **named)
+
+    def introduce():
+        setattr(gradebook.Gradebook, method, killed_at_the_second)
+        gradebook.introduce(course, LAB)
+
+    process = multiprocessing.get_context("fork").Process(target=introduce)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 PHASES = ("ingest", "judge", "write", "take in", "feedback")
