@@ -1,8 +1,9 @@
 """The judges of a run, side by side: a process for each core, all fed from one list.
 
 Each judge has a warm parent and an understudy of its own, so a submission that uses up its limits holds up one
-judge and no other. The warm parents boot while this process loads the checks; then the judges are forked, so that what
-the checks import is imported once. With one judge everything runs in this process.
+judge and no other; the run's own warm parent proves the checks. The judges' warm parents boot while this process loads
+the checks; then the judges are forked, so that what the checks import is imported once. With one judge everything runs
+in this process.
 """
 
 import multiprocessing
@@ -57,7 +58,9 @@ class Panel:
 
     def __init__(self, course: Course, parent: WarmParent, n_judges: int = 1):
         self.course, self.chair = course, Chair(course, parent)
-        self.parents = [parent, *(WarmParent(parent.limits, parent.exposed) for _ in range(n_judges - 1))]
+        self.parents = [parent]
+        if n_judges > 1:
+            self.parents = [WarmParent(parent.limits, parent.exposed) for _ in range(n_judges)]
         self.processes: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Panel":
@@ -92,7 +95,7 @@ class Panel:
 
     def _fork(self) -> None:
         """Start the processes; they inherit everything that is imported, and each takes one of the warm parents."""
-        self.parents[0].aside.close()
+        self.chair.parent.rest()  # else the judges would hold its channel too
         course_secret(self.course.work)  # made once, before two could make it
         context = multiprocessing.get_context("fork")
         self.others = set(multiprocessing.active_children())

@@ -4,7 +4,6 @@ What the student's code does to its process (an endless loop, a crash) costs the
 happens: the process is killed, and a new one runs the notebook without that cell.
 """
 
-import contextlib
 import multiprocessing
 import os
 import resource
@@ -89,8 +88,10 @@ class WarmParent:
 
         If that fails, it is tried again when a worker is asked for.
         """
-        with contextlib.suppress(OSError):
+        try:
             self._begin()
+        except OSError:
+            self.close()
 
     def _begin(self) -> None:
         if self.running is None:

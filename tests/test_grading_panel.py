@@ -19,7 +19,7 @@ from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading.course import CourseError, write_whole
 from grading.demonstration import build_class
-from grading.gradebook import LatePenalty, convert, generate, quiet_nbgrader, set_due, settings, take_in
+from grading.gradebook import LatePenalty, convert, generate, quiet_nbgrader, release_labs, set_due, settings, take_in
 from grading.judge import Judge
 from grading.lateness import save_policy
 from grading.panel import Panel
@@ -61,6 +61,29 @@ def test_one_judge_and_two_write_the_same_bytes(course, demonstration, tmp_path,
         assert files(course.work, pattern) == files(alone, pattern) != {}, pattern
     assert [r["student"] for r in graded.results] == sorted(r["student"] for r in graded.results)
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_checks_that_prove_themselves_between_two_labs_wait_for_no_judge(tmp_path, monkeypatch):
+    """The second lab is proven while the judges of the first are there: each has its own warm parent."""
+    course, second = tiny_course(tmp_path / "course"), LAB.replace("01", "02")
+    write_whole(course.root / "notebooks/02_tiny.ipynb", (course.root / "notebooks/01_tiny.ipynb").read_text())
+    for place in (f"solutions/{LAB}/{LAB}.ipynb", f"grading/checks/{LAB}.py"):
+        write_whole(course.root / place.replace("01", "02"), (course.root / place).read_text().replace(LAB, second))
+    release_labs(course)
+    folder = build_class(course, [course.lab("01"), course.lab("02")], silent)
+    begin, faults = WarmParent._begin, []
+
+    def watched(parent):
+        try:
+            begin(parent)
+        except OSError as fault:
+            faults.append(fault)
+            raise
+
+    monkeypatch.setattr(WarmParent, "_begin", watched)
+    with WarmParent(exposed=EXPOSED) as parent:
+        graded = grade(course, folder, parent, silent, n_judges=2)
+    assert graded.n_judged == 24 and graded.unproven == [] and faults == []
 
 
 def test_two_judges_are_two_processes_and_none_of_them_stays(course, parent):
