@@ -14,9 +14,11 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
@@ -203,20 +205,31 @@ def is_up_to_date() -> bool:
     return (SITE / "index.html").exists() and STAMP.exists() and STAMP.read_text() == sources()
 
 
+def alone() -> AcquireReturnProxy:
+    """A context in which no other build is at work; it waits for the one that is."""
+    BUILD.mkdir(exist_ok=True)
+    lock = FileLock(BUILD / "lock")
+    with suppress(Timeout):
+        return lock.acquire(timeout=0)
+    print("Another build is at work; waiting for its end.", flush=True)
+    return lock.acquire()
+
+
 def build() -> None:
     """Build the book, unless the site is already what its sources say."""
     check_toc()
-    if is_up_to_date():
-        print("The book is up to date: book/_build/html/index.html")
-        return
-    made_from = sources()
-    start = time.monotonic()
-    forget_stale_outputs()
-    build_aside()
-    STAMP.unlink(missing_ok=True)
-    move_into_place()
-    write_text(STAMP, made_from)
-    print(f"The book is built ({time.monotonic() - start:.0f} s): book/_build/html/index.html")
+    with alone():
+        if is_up_to_date():
+            print("The book is up to date: book/_build/html/index.html")
+            return
+        made_from = sources()
+        start = time.monotonic()
+        forget_stale_outputs()
+        build_aside()
+        STAMP.unlink(missing_ok=True)
+        move_into_place()
+        write_text(STAMP, made_from)
+        print(f"The book is built ({time.monotonic() - start:.0f} s): book/_build/html/index.html")
 
 
 def main() -> int:

@@ -21,6 +21,12 @@ NEOX = dataclasses.replace(LLAMA, n_kv_heads=4, norm="layernorm", mlp="gelu", pa
                            bias=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that those who run side by side end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(params=[LLAMA, NEOX, dataclasses.replace(LLAMA, tied=True),
                         dataclasses.replace(LLAMA, attention_pieces=3)], ids=["llama", "neox", "tied", "pieces"])
 def model_config(request):
