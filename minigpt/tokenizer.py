@@ -71,7 +71,7 @@ class Tokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text; all cores share the work."""
         try:
-            return [coded.ids for coded in self.engine.encode_batch(list(texts), add_special_tokens=False)]
+            return [coded.ids for coded in self.engine.encode_batch_fast(list(texts), add_special_tokens=False)]
         except TypeError:
             raise ValueError("the text holds half of a surrogate pair, which is no text; "
                              "read it as UTF-8, or give its bytes to encode_bytes") from None

@@ -150,6 +150,16 @@ def test_compiled_blocks_are_spread_too(prepared, several, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_in_bf16_stay_near_one(prepared, several, tmp_path):
+    one = run(prepared, tmp_path / "one", precision="bf16-mixed")
+    several(2, *((tmp_path / name, {"precision": "bf16-mixed", "sharding": name}) for name in ("full", "none")))
+    for name in ("full", "none"):  # 2e-4 and 6e-4 at most: the sums are in another order, of numbers with eight bits
+        torch.testing.assert_close(given(tmp_path / name, "loss"), given(one, "loss"), atol=3e-3, rtol=0)
+        torch.testing.assert_close(given(tmp_path / name, "gradient_norm"), given(one, "gradient_norm"),
+                                   atol=0, rtol=0.03)
+
+
+@pytest.mark.slow
 def test_two_machines_with_two_processes_each_train_as_one_process_does(prepared, several, tmp_path):
     one = run(prepared, tmp_path / "one")
     several(4, (tmp_path / "hybrid", {"sharding": "hybrid"}), (tmp_path / "full", {}), nodes=2)
