@@ -24,7 +24,7 @@ import numpy as np
 from grading.course import Lab
 from grading.forbidden import asked_names, forbidden_name, imports
 from grading.ingest import Submission, rebuild
-from grading.question import Call, Case, Probe, Question, Read, Wrong, close
+from grading.question import Call, Case, Probe, Question, Read, Wrong, as_numbers, close
 from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
 from grading.trained import Trained
 
@@ -163,7 +163,9 @@ class Judge:
             return Judgement(question.id, WRONG, 0, known.sentence, known.name)
         first = accepted.index(False)
         cell = session.failures.get(question.id)
-        return Judgement(question.id, WRONG, 0, say(question, cases[first], given[first], expected[first], cell))
+        with guarded("finds no sentence for this answer"):
+            sentence = say(question, cases[first], given[first], expected[first], cell)
+        return Judgement(question.id, WRONG, 0, sentence)
 
     def _recognize(
         self,
@@ -259,6 +261,8 @@ def say(question: Question, case: Case, outcome: Outcome, expected: Any, cell: F
         return f"{what} gives None{where}: does every path end in a `return`?"
     if (kind := kind_of(outcome.value)) != (wanted := kind_of(expected)) and not callable(question.expected):
         return f"{what} is {kind}, but {wanted} is asked for."
+    if isinstance(outcome.value, np.ndarray) and isinstance(expected, list | tuple) and as_numbers(expected) is None:
+        return f"{what} is one array{where}, but several values are asked for."
     if isinstance(outcome.value, np.ndarray) and np.shape(outcome.value) != np.shape(expected):
         return f"{what} has the shape {outcome.value.shape}{where}: compare it with the shape in the specification."
     if isinstance(case, Read):

@@ -16,9 +16,9 @@ import numpy as np
 from grading.course import PARTS_POINTS, ZOO, Lab, write_whole
 from grading.forbidden import asked_names
 from grading.ingest import rebuild
-from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, accepts, draw, expected_value
-from grading.question import Question, Read
-from grading.session import Session, WarmParent
+from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, accepts, draw, expected_value, say
+from grading.question import Case, Question, Read
+from grading.session import Session, Value, WarmParent
 
 SECRET = b"preflight"  # fixed, so that the same checks pass or fail everywhere
 ATTEMPTS = ("first", "second", "third", "fourth", "fifth")  # inputs are drawn anew for each
@@ -173,9 +173,10 @@ def check_odd_values(question: Question) -> list[str]:
     return []
 
 
-def _error_of(question: Question, *values: Any) -> str:
+def _error_of(question: Question, odd: Any, expected: Any, case: Case) -> str:
     try:
-        question.accepts(*values)
+        question.accepts(odd, expected, case)
+        say(question, case, Value(odd), expected, None)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""

@@ -105,8 +105,8 @@ class close:
             return same_keys and all(self(given[key], expected[key]) for key in expected)
         if given is None or expected is None or isinstance(expected, str | bytes):
             return type(given) is type(expected) and given == expected
-        if (wanted := _numbers(expected)) is not None:
-            numbers = _numbers(given)
+        if (wanted := as_numbers(expected)) is not None:
+            numbers = as_numbers(given)
             return numbers is not None and numbers.shape == wanted.shape and self._agree(numbers, wanted)
         same_length = isinstance(given, list | tuple) and len(given) == len(expected)
         return same_length and all(self(g, e) for g, e in zip(given, expected, strict=True))
@@ -127,9 +127,9 @@ class close:
         return bool(np.all(np.where(finite, near, same)))
 
 
-def _numbers(value: Any) -> np.ndarray | None:
+def as_numbers(value: Any) -> np.ndarray | None:
     """The value as an array of numbers, or None if it is not made of numbers alone."""
-    if isinstance(value, list | tuple) and not all(_numbers(entry) is not None for entry in value):
+    if isinstance(value, list | tuple) and not all(as_numbers(entry) is not None for entry in value):
         return None
     try:
         array = np.asarray(value)

@@ -4,13 +4,14 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 
 from grading.course import read_cells
 from grading.ingest import rebuild
 from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG, Judge, course_secret, draw
-from grading.preflight import ATTEMPTS, HOSTILE, preflight
+from grading.preflight import ATTEMPTS, HOSTILE, check_odd_values, preflight
 from grading.question import Call, Probe, Read
 from grading.session import Failure, Limits, Session, Step, Value, WarmParent
 
@@ -246,6 +247,22 @@ def test_a_fault_of_a_check_needs_review_and_is_never_zero(judge, monkeypatch):
     monkeypatch.setitem(vars(question), "accepts", lambda given, expected, case: given.nothing)
     judgements, _ = judged(judge)
     assert judgements["double"].status == REVIEW
+
+
+def test_one_array_in_place_of_several_values_is_told(judge, monkeypatch):
+    monkeypatch.setitem(vars(judge.lab.questions[0]), "expected", lambda x: (np.ones(2), 1.0))
+    judgements, _ = judged(judge, double="def double(x):\n    return np.ones(3)")
+    assert (judgements["double"].status, judgements["double"].points) == (WRONG, 0)
+    assert "is one array for a number, but several values are asked for" in judgements["double"].sentence
+
+
+def test_an_answer_for_which_there_is_no_sentence_needs_review_and_ends_no_run(judge, monkeypatch):
+    monkeypatch.setattr("grading.judge.say", lambda *given: 1 / 0)
+    judgements, _ = judged(judge, double="def double(x):\n    return 3.5 * x")
+    assert (judgements["double"].status, judgements["double"].points) == (REVIEW, None)
+    assert "finds no sentence" in judgements["double"].fault and judgements["counter"].status == RIGHT
+    monkeypatch.setattr("grading.preflight.say", lambda *given: 1 / 0)
+    assert "ZeroDivisionError" in check_odd_values(judge.lab.questions[0])[0]
 
 
 def test_inputs_differ_by_student_and_attempt_and_repeat_otherwise():
