@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grading.course import shown
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -67,7 +69,7 @@ class Trained:
         if absent := [name for name in shapes if name not in given]:
             return f"The tensor {absent[0]} is missing: give the whole state dict of the model."
         if extra := [name for name in given if name not in shapes]:
-            return f"The model has no tensor {extra[0][:80]}: give its state dict and nothing else."
+            return f"The model has no tensor {shown(extra[0])[:80]}: give its state dict and nothing else."
         for name, shape in shapes.items():
             if not isinstance(given[name], np.ndarray) or given[name].dtype.kind != "f":
                 return f"The tensor {name} is no array of floating-point numbers."

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from test_grading_tiny import EXPOSED, question
 
+from grading.course import write_whole
 from grading.judge import RIGHT, WRONG, Judge, say
 from grading.question import Probe, Wrong
 from grading.session import Session, Step, Value, WarmParent
@@ -144,6 +145,12 @@ def test_a_model_that_has_learned_too_little_reads_its_own_loss():
 @pytest.mark.parametrize("odd", [None, "text", float("nan"), [], {}, {1: 2}, {"head.weight": None}, np.zeros(3)])
 def test_it_survives_whatever_comes(odd):
     assert TRAINED(odd) is False and TRAINED.sentence(odd)
+
+
+def test_the_sentence_about_an_odd_name_can_be_written(tmp_path):
+    odd = {name: tensor.numpy() for name, tensor in GPT(CONFIG).state_dict().items()} | {"\ud800\n": np.zeros(1)}
+    assert write_whole(tmp_path / "result.json", TRAINED.sentence(odd))
+    assert "no tensor ??:" in TRAINED.sentence(odd)
 
 
 def test_the_limits_must_make_sense():

@@ -91,6 +91,8 @@ def test_a_list_that_contains_itself_is_refused():
         ["array", {"dtype": "<f8", "shape": [-1, -1], "data": "AAAAAAAAAAA="}],
         ["array", {"dtype": "|O", "shape": [1], "data": "AAAAAAAAAAA="}],
         ["array", {"dtype": "nonsense", "shape": [0], "data": ""}],
+        *(["array", {"dtype": dtype, "shape": [0], "data": ""}] for dtype in ("(1,f8", "1 2f8", ",f8", "01f8")),
+        ["array", {"dtype": ["<f8"], "shape": [0], "data": ""}],
     ],
 )
 def test_a_damaged_value_is_refused(pair):
