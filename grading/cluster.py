@@ -7,6 +7,7 @@ and what is open after them is judged by the caller.
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -72,7 +73,12 @@ def still_open(course: Course, labs: dict[str, list[tuple[str, Path]]]) -> list[
 
 
 def judge_part(root: Path, part: list[Open], exposed: bool, n_judges: int) -> None:
-    """What a job does."""
+    """What a job does, until it is told to end.
+
+    submitit has told it to ignore SIGTERM. But a sandbox ends by that, and whoever outlives it takes its end for the
+    student's doing and writes wrong marks.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     course = Course(root)
     with WarmParent(exposed=exposed and bool(sandbox.fault())) as parent, Panel(course, parent, n_judges) as panel:
         for name in sorted({lab for lab, _, _ in part}):

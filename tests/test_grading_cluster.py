@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from slurm import Slurm, fault, wait
+from test_grading_judge import command_lines
 from test_grading_tiny import EXPOSED, LAB, tiny_course
 
 from grading.cli import main
@@ -154,6 +155,25 @@ def test_a_job_that_has_ended_is_not_at_work(tmp_path):
         process.kill()
         process.wait()
         assert jobs.at_work() == set()
+
+
+def test_a_job_that_is_told_to_end_writes_no_marks(tmp_path):
+    """The signal reaches all of a job's processes, the sandbox among them."""
+    course = tiny_course(tmp_path / "course")
+    notebook = json.loads(hand_in(course.lab("01"), "solution"))
+    next(cell for cell in notebook["cells"] if cell["id"] == "double")["source"] += "\n!sleep 5.3125"
+    folder = course.work / "submitted" / "ada" / LAB
+    write_whole(folder / f"{LAB}.ipynb", json.dumps(notebook))
+    program = f"""
+import pathlib, signal, sys
+from grading.cluster import judge_part
+signal.signal(signal.SIGTERM, lambda *_: None)  # as submitit does
+judge_part(pathlib.Path(sys.argv[1]), [({LAB!r}, "ada", pathlib.Path(sys.argv[2]))], {EXPOSED}, 1)"""
+    words = [sys.executable, "-c", program, str(course.root), str(folder)]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL) as job:
+        wait(lambda: job.poll() is not None or any(b"5.3125" in words for words in command_lines()), "nothing runs")
+        os.killpg(job.pid, signal.SIGTERM)
+    assert job.returncode == -signal.SIGTERM and results(course) == {}
 
 
 def test_without_slurm_there_is_one_sentence(parent, monkeypatch, tmp_path):
