@@ -1,6 +1,9 @@
-"""The README: each of its commands is run or proven to exist, each of its paths and words is there."""
+"""The README: each of its commands is run or proven to exist, each of its paths and words is there. And the commands
+of two pages of the book: the handbook and the one on a run of a billion parameters.
+"""
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -14,6 +17,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_cli import call
+
+from minigpt.recipes import recipe
+from minigpt.train import claim
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -109,6 +116,93 @@ def test_every_path_exists():
 def test_readme_is_short_and_its_picture_is_small():
     assert len(README.splitlines()) < 120
     assert (ROOT / "book" / "images" / "site.png").stat().st_size < 300_000
+
+
+# The page on a run of a billion parameters.
+
+
+BILLION = (ROOT / "book" / "parts" / "billion.md").read_text()
+STEPS = [line.split() for block in re.findall(r"```sh\n(.*?)```", BILLION, re.S) for line in block.splitlines()]
+SMALL = ["--data.validation-share", "0.3", "--model.vocab-size", "300", "--train.steps", "4",
+         "--train.warmup-steps", "1"]
+QUOTED = [  # of each plan on the page, in their order
+    ["1,540 GPU hours", "4,621 dollars"],
+    ["113 GPU hours", "14.1 hours", "339 dollars", "13.2 GB"],
+    ["10.3 hours", "31 dollars"],
+]
+
+
+def steps(word: str, about: str) -> list[list[str]]:
+    """The commands of the page with this word, about a recipe or a folder, without their first word, `minigpt`."""
+    return [step[1:] for step in STEPS if step[1] == word and about in " ".join(step)]
+
+
+@pytest.fixture
+def empty_folder(monkeypatch, tmp_path):
+    """An empty folder to work in, where two programs stand in for Slurm's."""
+    for name, body in {"sbatch": "echo 42", "squeue": "true"}.items():
+        program = tmp_path / "programs" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_of_the_page_on_a_billion_is_called_by_a_test_below():
+    about = ("llama_1b", "runs/rehearsal")
+    words = ("plan", "shards", "slurm", "train", "report")
+    assert all(step[0] == "minigpt" for step in STEPS)
+    assert sum(len(steps(word, what)) for what in about for word in words) == len(STEPS) == 10
+
+
+def test_the_page_on_a_billion_quotes_what_its_plans_say(monkeypatch, capsys, empty_folder):
+    for step, figures in zip(steps("plan", "llama_1b"), QUOTED, strict=True):
+        status, printed = call(monkeypatch, capsys, *step)
+        assert status == 0
+        for figure in figures:
+            assert figure.replace("dollars", "USD") in printed and figure in BILLION
+        plan = json.loads((empty_folder / "runs/llama_1b/plan.json").read_text())
+        if plan["steps"] == 10490:
+            minutes = recipe("llama_1b").train.save_every * plan["step_seconds"] / 60
+            assert f"every {minutes:.0f} minutes" in BILLION
+            assert f"100`, in both commands, makes it {minutes / 10:.0f} minutes" in BILLION
+
+
+def test_the_page_on_a_billion_quotes_what_was_measured_of_the_plans_memory():
+    tables = json.loads((ROOT / "bench" / "plan.json").read_text())["tables"]
+    (fitted,) = (table["rows"] for table in tables if "texts" in table["columns"] and "compiled" in table["columns"])
+    of_gpu, *plans = (round(float(figure)) for figure in fitted[0][3:])
+    assert f"a run that fitted into {of_gpu} GB gets {plans[0]}." in BILLION
+    assert "the same run gets {}, with bf16 between the blocks and the loss in pieces {};".format(*plans[1:]) in BILLION
+
+
+def test_the_way_of_the_page_on_a_billion_leads_from_text_to_training(monkeypatch, capsys, empty_folder):
+    text, train = steps("slurm", "llama_1b")
+    (check,), (report,) = steps("shards", "llama_1b"), steps("report", "llama_1b")
+    assert "job 42 is queued" in call(monkeypatch, capsys, *text)[1]
+    assert "there are no shards at" in call(monkeypatch, capsys, *check)[1]
+    assert "no tokenizer.json and no shards; write them first" in call(monkeypatch, capsys, *train)[1]
+    monkeypatch.setattr("minigpt.cluster.ready.check_ready", lambda config, folder, ranks: claim(folder, config))
+    assert "job 42 is queued" in call(monkeypatch, capsys, *train)[1]
+    for script in ("shards", "train"):
+        written = (empty_folder / "runs/llama_1b/slurm" / f"{script}.sh").read_text()
+        assert f"minigpt {script} llama_1b --data.source=hub:HuggingFaceFW/fineweb-edu/sample-100BT" in written
+    assert call(monkeypatch, capsys, *report)[0] == 0
+    for named in ("train.out", "rank-0000.log", "The job stays away", "slurm/train.sh"):
+        assert named in BILLION
+    assert "train.out" in written and "rank-%4t.log" in written and "The job stays away" in written
+
+
+def test_the_rehearsal_of_the_page_on_a_billion_goes_through(monkeypatch, capsys, empty_folder, texts):
+    for word in ("shards", "train"):
+        (step,) = steps(word, "runs/rehearsal")
+        assert call(monkeypatch, capsys, *step, "--data.source", texts, *SMALL)[0] == 0
+    (report,) = steps("report", "runs/rehearsal")
+    assert "report.html" in call(monkeypatch, capsys, *report)[1]
+    for named in [*re.findall(r"`runs/llama_1b/(\w+\.(?:csv|jsonl))`", BILLION), "report.html", "report.md"]:
+        assert (empty_folder / "runs/rehearsal" / named).exists() and named in BILLION
 
 
 def free_port() -> int:
