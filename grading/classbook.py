@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nbgrader.api import Gradebook, MissingEntry
 
 from grading.course import Course, CourseError, read_record
-from grading.gradebook import quiet_nbgrader
+from grading.gradebook import by_hand, quiet_nbgrader
 from grading.judge import BLANK
 
 
@@ -96,34 +96,33 @@ def read_entries(course: Course, lab: str) -> list[Entry]:
     """The entries of one lab, by student: the judge's results with the gradebook's marks, names and penalties."""
     places = (course.work / "results").glob(f"*/{lab}/result.json")
     results = [read_record(path, "student", "lab", "lab_title", "questions", "flags") for path in places]
-    by_hand = _by_hand(course, lab) if results else {}
-    return [_entry(result, *by_hand.get(result["student"], (None, 0, {}))) for result in sorted(results, key=_student)]
+    known = _known(course, lab) if results else {}
+    return [_entry(result, *known.get(result["student"], (None, 0, {}))) for result in sorted(results, key=_student)]
 
 
 def _student(result: dict) -> str:
     return result["student"]
 
 
-def _entry(result: dict, person: Person | None, penalty: float, given: dict[str, tuple[float, str]]) -> Entry:
+def _entry(result: dict, person: Person | None, penalty: float, given: dict[str, dict]) -> Entry:
     return Entry(
         person=person or Person(result["student"]),
         lab=result["lab"],
         lab_title=result["lab_title"],
-        marks=tuple(_mark(question, *given.get(question["id"], (None, ""))) for question in result["questions"]),
+        marks=tuple(_mark(question, given.get(question["id"], {})) for question in result["questions"]),
         flags=tuple(result["flags"]),
         late_penalty=penalty,
     )
 
 
-def _mark(question: dict, points: float | None, comment: str) -> Mark:
-    taken = {name: question[name] for name in ("id", "title", "max_points", "status", "recognized", "fault")}
-    if points is None:
-        return Mark(**taken, points=question["points"], sentence=question["sentence"], comment=comment)
-    return Mark(**taken, points=points, sentence="", comment=comment)
+def _mark(question: dict, given: dict) -> Mark:
+    names = ("id", "title", "max_points", "points", "status", "recognized", "sentence", "fault")
+    judged = {name: question[name] for name in names} | {"comment": ""}
+    return Mark(**judged | ({"sentence": ""} if "points" in given else {}) | given)
 
 
-def _by_hand(course: Course, lab: str) -> dict[str, tuple[Person, float, dict[str, tuple[float, str]]]]:
-    """By student: who it is, the late penalty, and by question id the (points, comment) that a person gave."""
+def _known(course: Course, lab: str) -> dict[str, tuple[Person, float, dict[str, dict]]]:
+    """By student: who it is, the late penalty, and by question id what a person gave."""
     database = course.work / "gradebook.db"
     if not database.exists():
         return {}
@@ -132,20 +131,12 @@ def _by_hand(course: Course, lab: str) -> dict[str, tuple[Person, float, dict[st
             submissions = book.find_assignment(lab).submissions
         except MissingEntry:
             return {}
-        return {s.student.id: (_person(s.student), s.late_submission_penalty or 0, _given(s)) for s in submissions}
+        return {
+            s.student.id: (_person(s.student), s.late_submission_penalty or 0, by_hand(notebook))
+            for s in submissions for notebook in s.notebooks
+        }
 
 
 def _person(row) -> Person:
     known = (row.last_name, row.first_name, row.email, row.lms_user_id)
     return Person(row.id, *(text or "" for text in known))
-
-
-def _given(submission) -> dict[str, tuple[float, str]]:
-    given = {}
-    for notebook in submission.notebooks:
-        comments = {comment.name: comment.comment or "" for comment in notebook.comments}
-        for grade in notebook.grades:
-            if grade.manual_score is not None:
-                points = grade.manual_score + (grade.extra_credit or 0)
-                given[grade.name.removeprefix("test-")] = (points, comments.get(grade.name, ""))
-    return given

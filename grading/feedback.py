@@ -57,7 +57,7 @@ def template(name: str) -> Template:
 
 def feedback_page(
     result: dict,
-    by_hand: dict[str, tuple[float, str]],
+    by_hand: dict[str, dict],
     late: str = "",
     penalty: float = 0,
     lesson: Lesson | None = None,
@@ -65,7 +65,7 @@ def feedback_page(
 ) -> str:
     """The page for one result.
 
-    `by_hand` holds (points, comment) that a person gave, by question id; `late` says how late it came, in words.
+    `by_hand` holds the points and the comment of a person by question id; `late` says how late it came, in words.
     """
     questions = [_told(n, q, by_hand, lesson or Lesson()) for n, q in enumerate(result["questions"], 1)]
     return template("feedback.html").render(
@@ -76,7 +76,7 @@ def feedback_page(
         penalty=penalty,
         receipt=receipt,
         waiting=sum(q["max_points"] for q in questions if q["points"] is None),
-        well=[q for q in questions if q["points"] == q["max_points"]],
+        well=[q for q in questions if q["points"] is not None and q["points"] >= q["max_points"]],
         look=[q for q in questions if q["points"] is not None and q["points"] < q["max_points"]],
         n_questions=len(questions),
         rungs=RUNGS,
@@ -85,14 +85,15 @@ def feedback_page(
     )
 
 
-def _told(number: int, question: dict, by_hand: dict[str, tuple[float, str]], lesson: Lesson) -> dict:
+def _told(number: int, question: dict, by_hand: dict[str, dict], lesson: Lesson) -> dict:
     """The question as the page tells it, with a person's points and comment in place of the judge's."""
     name = question["id"]
     taught = {"heading": lesson.headings.get(name, ""), "link": lesson.links.get(name, "")}
     shown = question | taught | {"number": number, "word": WORDS[question["status"]], "comment": "", "rubric": ""}
-    if name in by_hand:
-        points, comment = by_hand[name]
-        shown |= {"points": points, "comment": comment, "sentence": "", "hints": [], "word": "marked by a person"}
+    given = by_hand.get(name, {})
+    if "points" in given:
+        shown |= {"sentence": "", "hints": [], "status": BY_HAND, "word": WORDS[BY_HAND]}
+    if (points := given.get("points")) is not None:
+        shown |= {"status": RIGHT if points >= question["max_points"] else WRONG, "word": "marked by a person"}
         shown |= {"rubric": lesson.rubrics.get(name, "")}
-        shown["status"] = RIGHT if points == question["max_points"] else WRONG
-    return shown
+    return shown | given

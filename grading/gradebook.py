@@ -21,7 +21,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # half of nbgrader's time to imp
 
 import nbgrader.api
 from nbformat import NotebookNode, from_dict
-from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, Student, SubmittedNotebook
+from nbgrader.api import Grade, Gradebook, InvalidEntry, MissingEntry, Student, SubmittedNotebook
 from nbgrader.converters import BaseConverter, GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.dbutil import ALEMBIC_DIR
@@ -334,8 +334,8 @@ def _save_scores(notebook: SubmittedNotebook, content: NotebookNode, is_same_wor
             score, _ = determine_grade(cell)
             waits = cell.metadata.nbgrader.pop("judged_status", None) == REVIEW
             grade.auto_score = None if waits else score
-            if not (is_same_work and grade.manual_score is not None):
-                grade.needs_manual_grade = grade.manual_score is not None or grade.auto_score is None
+            if not (is_same_work and is_marked(grade)):
+                grade.needs_manual_grade = is_marked(grade) or grade.auto_score is None
         if is_solution(cell):
             is_blank = cell.metadata.nbgrader.get("checksum") == compute_checksum(cell)
             comments[cell.metadata.nbgrader["grade_id"]].auto_comment = "No response." if is_blank else None
@@ -358,18 +358,33 @@ def lateness(book: Gradebook, student: str, lab: str) -> tuple[float, float]:
     return submission.total_seconds_late, submission.late_submission_penalty
 
 
-def marks_by_hand(book: Gradebook, student: str, lab: str) -> dict[str, tuple[float, str]]:
-    """What a person gave in the formgrader: (points, comment) by question id."""
+def marks_by_hand(book: Gradebook, student: str, lab: str) -> dict[str, dict]:
+    """What a person in the formgrader changes of the student's result, by question id."""
     try:
-        notebook = book.find_submission_notebook(lab, lab, student)
+        return by_hand(book.find_submission_notebook(lab, lab, student))
     except MissingEntry:
         return {}
-    comments = {comment.name: comment.comment or "" for comment in notebook.comments}
-    return {
-        grade.name.removeprefix("test-"): (grade.manual_score, comments.get(grade.name, ""))
-        for grade in notebook.grades
-        if grade.manual_score is not None
-    }
+
+
+def by_hand(notebook: SubmittedNotebook) -> dict[str, dict]:
+    """The "points" and the "comment" that a person gave, by question id.
+
+    Points of None wait for that person, because what they gave was for earlier work; so does their comment.
+    """
+    comments = {comment.name: comment.manual_comment for comment in notebook.comments}
+    found: dict[str, dict] = {}
+    for grade in notebook.grades:
+        name, waits = grade.name.removeprefix("test-"), grade.needs_manual_grade
+        if is_marked(grade):
+            found[name] = {"points": None if waits else grade.score}
+        if comments.get(name) and not waits:
+            found[name] = found.get(name, {}) | {"comment": comments[name]}
+    return found
+
+
+def is_marked(grade: Grade) -> bool:
+    """Whether a person gave points."""
+    return grade.manual_score is not None or bool(grade.extra_credit)
 
 
 def write_grades(course: Course, results: list[dict]) -> Path:
@@ -382,8 +397,9 @@ def write_grades(course: Course, results: list[dict]) -> Path:
             graded = book.find_submission(result["lab"], result["student"])
             grades = [grade for notebook in graded.notebooks for grade in notebook.grades]
             waits = sum(grade.max_score for grade in grades if grade.needs_manual_grade)
+            points = sum(grade.score for grade in grades if not grade.needs_manual_grade)
             hours, penalty = math.ceil(graded.total_seconds_late / 36) / 100, graded.late_submission_penalty
-            table.writerow([*_row(result, graded.score - penalty, waits), f"{hours:g}", f"{penalty:g}"])
+            table.writerow([*_row(result, points - penalty, waits), f"{hours:g}", f"{penalty:g}"])
     path = course.work / "grades.csv"
     write_whole(path, text.getvalue())
     return path

@@ -345,7 +345,8 @@ def test_lateness_is_flagged_and_costs_only_what_was_decided(course, source, par
     flagged = {student: ("0" if student == "dan" else "90", late, "0") for student, late in hours.items()}
     assert graded_points(course, parent) == flagged
     with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
-        book.find_grade("why", LAB, LAB, "ada").manual_score = 8
+        mark = book.find_grade("why", LAB, LAB, "ada")
+        mark.manual_score, mark.needs_manual_grade = 8, False
         book.db.commit()
     take(course, source, late_per_day=10)
     points = graded_points(course, parent)

@@ -51,7 +51,8 @@ def enter(course, student, **known):
         book.update_or_create_student(student, **known)
         book.update_or_create_submission(LAB, student)
         for name, (points, comment) in marks.items():
-            book.find_grade(name, LAB, LAB, student).manual_score = points
+            grade = book.find_grade(name, LAB, LAB, student)
+            grade.manual_score, grade.needs_manual_grade = points, False
             book.find_comment(name, LAB, LAB, student).manual_comment = comment
         book.find_submission_notebook(LAB, LAB, student).late_submission_penalty = late
         book.db.commit()

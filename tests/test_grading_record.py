@@ -13,6 +13,7 @@ import pytest
 from nbgrader.api import Gradebook
 from test_grading_tiny import LAB, cell
 
+from grading.classbook import read_entries
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
 from grading.demonstration import STUDENTS, hand_in
@@ -195,12 +196,67 @@ def test_written_answers_wait_for_a_person_and_their_marks_reach_grades_and_page
         gradebook.find_comment("why", LAB, LAB, "ada").manual_comment = "Clear & short"
         gradebook.db.commit()
     with open_gradebook(course) as gradebook:
-        assert marks_by_hand(gradebook, "ada", LAB) == {"why": (8, "Clear & short")}
+        assert marks_by_hand(gradebook, "ada", LAB) == {"why": {"points": 8, "comment": "Clear & short"}}
     again = grade(course, folder, parent, silent)
     assert again.n_judged == 0
     assert '"ada","lab01_tiny","98","100","0"' in graded.grades.read_text()
     page = (again.feedback / "ada" / f"{LAB}.html").read_text()
     assert "Clear &amp; short" in page and "98 of 100" in page
+
+
+def mark(course, student, name, comment="", **given):
+    """What a person enters for a question in the formgrader."""
+    with quiet_nbgrader(), book(course) as gradebook:
+        for found in gradebook.find_submission_notebook(LAB, LAB, student).grades if given else ():
+            if found.name in (name, f"test-{name}"):
+                found.needs_manual_grade = False
+                for key, value in given.items():
+                    setattr(found, key, value)
+        gradebook.find_comment(name, LAB, LAB, student).manual_comment = comment
+        gradebook.db.commit()
+
+
+def told(course, graded, student="ada"):
+    """Points and points that wait, as the table, the export and the page tell them."""
+    with graded.grades.open(newline="") as lines:
+        row = next(row for row in csv.DictReader(lines) if row["student"] == student)
+    entry = next(entry for entry in read_entries(course, LAB) if entry.student == student)
+    page = (graded.feedback / student / f"{LAB}.html").read_text()
+    points = re.search('aria-label="([-0-9.]+) of 100 points', page)
+    waits = re.search("([0-9.]+) more points wait", page)
+    table, page = (row["points"], row["waits_for_a_person"]), (points[1], waits[1] if waits else "0")
+    assert table == page == (f"{entry.points:g}", f"{entry.waits:g}")
+    return table
+
+
+def test_a_mark_for_earlier_work_waits_for_a_person_again(course, parent):
+    folder = hand(course, "ada")
+    grade(course, folder, parent, silent)
+    mark(course, "ada", "why", "A clear answer", manual_score=10)
+    mark(course, "ada", "counter", extra_credit=5)
+    assert told(course, grade(course, folder, parent, silent)) == ("105", "0")
+    hand(course, "ada", why="Another text, which nobody has read.")
+    graded = grade(course, folder, parent, silent)
+    assert told(course, graded) == ("70", "30")
+    assert "A clear answer" not in (graded.feedback / "ada" / f"{LAB}.html").read_text()
+    mark(course, "ada", "why", manual_score=9)
+    mark(course, "ada", "counter", extra_credit=None)
+    assert told(course, grade(course, folder, parent, silent)) == ("99", "0")
+
+
+def test_extra_credit_and_comments_on_code_reach_every_reader(course, parent):
+    folder = hand(course, "ada", double="def double(x):\n    return x * x")
+    grade(course, folder, parent, silent)
+    mark(course, "ada", "double", "Read the title once more")
+    mark(course, "ada", "counter", "An elegant class", extra_credit=5)
+    graded = grade(course, folder, parent, silent)
+    assert told(course, graded) == ("65", "10")
+    page = (graded.feedback / "ada" / f"{LAB}.html").read_text()
+    assert "You multiply x by itself." in page
+    marks = {mark.id: mark for mark in read_entries(course, LAB)[0].marks}
+    assert marks["double"].sentence == "You multiply x by itself." and marks["counter"].points == 25
+    for name, comment in (("double", "Read the title once more"), ("counter", "An elegant class")):
+        assert marks[name].comment == comment and comment in page
 
 
 def test_a_fault_of_a_check_waits_for_a_person_in_the_gradebook(course, parent):
