@@ -29,7 +29,7 @@ USAGE = """usage: minigpt WORD ...
   minigpt export FOLDER TARGET                    write a trained model as Hugging Face's transformers reads it
   minigpt recipes                                 the recipes and their sizes
 
-`minigpt WORD --help` lists the settings of a word."""
+`minigpt WORD --help` lists the settings of a word, `minigpt WORD RECIPE --help` what a recipe sets them to."""
 
 
 def journey(arguments: list[str]) -> None:
@@ -73,11 +73,13 @@ def plan(arguments: list[str]) -> None:
             money: what it may cost.
             folder: where plan.json and plan.md go; runs/NAME if not given.
         """
-        if gpus and nodes and gpus != nodes * gpus_per_node:
+        if gpus is not None and nodes is not None and gpus != nodes * gpus_per_node:
             raise ValueError(f"{nodes} nodes of {gpus_per_node} are {nodes * gpus_per_node} GPUs but --gpus says "
                              f"{gpus}; give one of the two")
-        cluster = planning.Cluster(gpu=find(gpu), gpus=gpus or (nodes or 1) * gpus_per_node, mfu=mfu, price=price,
-                                   gpus_per_node=gpus_per_node, currency=currency, network=network)
+        if gpus is None:
+            gpus = gpus_per_node if nodes is None else nodes * gpus_per_node
+        cluster = planning.Cluster(gpu=find(gpu), gpus=gpus, mfu=mfu, price=price, gpus_per_node=gpus_per_node,
+                                   currency=currency, network=network)
         found = planning.make_plan(config, cluster, days, money)
         page = planning.write_plan(found, config, folder or Path("runs") / config.name)
         print(planning.to_markdown(found))
@@ -355,6 +357,8 @@ def main() -> None:
         return
     if word not in WORDS:
         sys.exit(tell(f"there is no word {word!r}; choose one of {', '.join(WORDS)}", 1))
+    if word in ("plan", "shards", "slurm", "train") and arguments[:1] in (["--help"], ["-h"]):
+        arguments = ["journey", *arguments]  # all recipes have the same settings
     warnings.filterwarnings("ignore", module="lightning")
     if status := call(WORDS[word], arguments):
         sys.exit(status)

@@ -81,7 +81,7 @@ def spread(model: nn.Module, mesh: dist.DeviceMesh, settings: TrainConfig) -> nn
 
 def delay_copies(model: nn.Module, until_later: bool) -> None:
     """Let gradients wait, or not, before they travel between copies of the weights: once a batch is enough."""
-    if isinstance(model, FSDPModule):
+    if isinstance(model, FSDPModule):  # of one process the model is none
         model.set_requires_all_reduce(not until_later)
 
 

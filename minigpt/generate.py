@@ -76,6 +76,8 @@ def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling
         raise ValueError("the prompt has no tokens; give at least one, for example the end-of-text token")
     if int(ids.max()) >= model.config.vocab_size or int(ids.min()) < 0:
         raise ValueError(f"the prompt has an id outside 0 to {model.config.vocab_size - 1}; use the model's tokenizer")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens} but counts tokens; give 0 or more")
     if T + max_new_tokens > limit:
         raise ValueError(f"{T} tokens of prompt and {max_new_tokens} new ones are more than max_seq_len {limit}; "
                          + (f"ask for at most {limit - T}" if limit > T else "shorten the prompt"))

@@ -71,6 +71,10 @@ def from_config(theirs: dict[str, Any]) -> ModelConfig:
     kind = theirs.get("model_type")
     if kind not in ("gpt_neox", "llama"):
         raise ValueError(f"the model is of the family {kind!r} but only gpt_neox and llama can be read; choose one")
+    known = "silu" if kind == "llama" else "gelu"
+    if (curve := theirs.get("hidden_act", known)) != known:
+        raise ValueError(f"the model's activation is {curve!r} but of a {kind} only {known!r} can be read; "
+                         "choose another model")
     rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise ValueError(f"the model stretches its rotary positions ({rope}), which is not supported; choose another")

@@ -9,7 +9,7 @@ from typing import Any
 
 from minigpt.config import RunConfig
 from minigpt.corpus import prepare
-from minigpt.disk import write_text
+from minigpt.disk import locked, write_text
 from minigpt.evaluate import evaluate_run, write_report
 from minigpt.train import train
 
@@ -37,12 +37,16 @@ def travel(config: RunConfig, folder: Path, say: Callable[[str], None] = print) 
 def forget_other_code(folder: Path) -> None:
     """Remove a run that other code made, so that its figures are never shown as this code's."""
     stamp, code = folder / "code.json", code_fingerprint()
-    if folder.exists() and not (stamp.exists() and json.loads(stamp.read_text(encoding="utf-8"))["minigpt"] == code):
-        if not (folder / "config.json").exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} holds other files and no run; choose an empty or a new folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(stamp, json.dumps({"minigpt": code}) + "\n")
+    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8"))["minigpt"] == code:
+        return
+    own = {stamp, folder / "lock", folder / "lease.json"}
+    if not stamp.exists() and folder.exists() and set(folder.iterdir()) - own:
+        what = "a run that no journey made" if (folder / "config.json").exists() else "other files and no run"
+        raise ValueError(f"{folder} holds {what}; choose an empty or a new folder")
+    with locked(folder):
+        for path in set(folder.iterdir()) - own:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_text(stamp, json.dumps({"minigpt": code}) + "\n")
 
 
 def code_fingerprint() -> str:

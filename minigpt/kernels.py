@@ -92,9 +92,10 @@ def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def nats_and_slopes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What n tokens cost together, and how that changes with each logit.
+    """What n tokens cost together, and how that changes with each logit; for targets below 0 nothing is paid.
 
     Shapes  logits (n, V), targets (n,) -> (), (n, V) in the logits' dtype; in between everything is float32.
+    The rows of slopes whose targets are below 0 are left as they come: mind them where they are used.
     """
     exact = logits.float()
     nats = F.cross_entropy(exact, targets, reduction="sum")
@@ -107,6 +108,7 @@ def nats_and_slopes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class ChunkedLoss(Function):
     """Mean nats per token, of the logits of so many tokens at a time: a (N, V) tensor never exists.
 
+    Tokens with targets below 0 are left out of the mean.
     The slopes are worked out along with the loss, while a chunk's logits are at hand, so that the backward pass
     need not compute the logits again. `derive` is `nats_and_slopes`, compiled or not.
 
@@ -118,6 +120,7 @@ class ChunkedLoss(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, chunk: int, derive: Callable) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        paid = (targets >= 0)[:, None]
         states, matrix, total = x.to(dtype), weight.to(dtype), 0.0
         exact = torch.promote_types(weight.dtype, torch.float32)  # chunks add up in it
         x_slope, weight_slope = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
@@ -126,12 +129,12 @@ class ChunkedLoss(Function):
             nats, slopes = derive(states[rows] @ matrix.T, targets[rows])  # (), (n, V)
             total = total + nats
             x_slope[rows] = slopes @ matrix
-            weight_slope += slopes.T @ states[rows]
-        ctx.slopes, ctx.dtype = (x_slope, weight_slope), weight.dtype
-        return total / len(x)
+            weight_slope += slopes.T @ (states[rows] * paid[rows])
+        ctx.slopes, ctx.dtype, ctx.n_paid = (x_slope.mul_(paid), weight_slope), weight.dtype, paid.sum()
+        return total / ctx.n_paid
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         (x_slope, weight_slope), ctx.slopes = ctx.slopes, None
-        share = slope / len(x_slope)
+        share = slope / ctx.n_paid
         return x_slope.mul_(share), weight_slope.mul_(share).to(ctx.dtype), None, None, None

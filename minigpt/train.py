@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
@@ -28,6 +28,7 @@ from minigpt import checkpoint
 from minigpt.alarm import WINDOW, Alarm
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus import Shards
+from minigpt.corpus.shards import IGNORED
 from minigpt.disk import locked, write_text
 from minigpt.distributed import (
     Fabric,
@@ -160,12 +161,13 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
                        fabric.world_size)
     data_seconds = time.perf_counter() - started
     total = torch.zeros((), device=fabric.device)
-    pieces = zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True)
-    for number, (piece_x, piece_y) in enumerate(pieces, start=1):
-        delay_copies(model, until_later=number < settings.accumulate)
+    pieces = list(zip(x.chunk(settings.accumulate), y.chunk(settings.accumulate), strict=True))
+    shares = shares_of_loss(fabric, split, [piece_y for _, piece_y in pieces])
+    for number, ((piece_x, piece_y), share) in enumerate(zip(pieces, shares, strict=True), start=1):
+        delay_copies(model.module, until_later=number < settings.accumulate)
         piece_x, piece_y = piece_x.to(fabric.device), piece_y.to(fabric.device)
         loss = model(piece_x, documents=split.documents(piece_x), targets=piece_y, loss_chunk=settings.loss_chunk)
-        loss = loss / settings.accumulate
+        loss = loss * share
         fabric.backward(loss)
         total += loss.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -173,6 +175,18 @@ def train_step(fabric: Fabric, config: RunConfig, model: nn.Module, optimizer: O
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": float(total), "learning_rate": rate, "gradient_norm": float(norm), "data_seconds": data_seconds}
+
+
+def shares_of_loss(fabric: Fabric, split: Shards, targets: list[Tensor]) -> list[float]:
+    """How much the mean loss of each of this process's pieces counts: by its tokens that are paid for.
+
+    The mean over all processes is then the mean over the batch, however the batch was cut.
+    """
+    if split.mode == "cross":  # every token is paid for
+        return [1 / len(targets)] * len(targets)
+    paid = [int((piece != IGNORED).sum()) for piece in targets]
+    usual = float(gather(fabric, sum(paid)).mean())
+    return [count / usual for count in paid]
 
 
 def validate(config: RunConfig, model: nn.Module, tokenizer: Tokenizer, split: Shards, step: int) -> dict[str, float]:
@@ -229,7 +243,7 @@ def rewind(checkpoints: Checkpoints, done: Progress, tell: Tell) -> Progress | N
 def go_on(log: Log, done: Progress, validated: Callable[[], dict[str, float]] = dict) -> Alarm:
     """Let the log end at the step that is done, and give the alarm, in every process, the past that it knows."""
     log.go_on(done.step, done.batch)
-    if exchange(len(log.past) < done.step)[0]:
+    if exchange((log.past[-1]["step"] if log.past else 0) < done.step)[0]:
         log.write(done.row | validated())
         log.past.append(done.row)
     return Alarm(exchange(log.past[-WINDOW:])[0])

@@ -86,6 +86,12 @@ def test_the_command_is_installed():
     assert "minigpt journey" in done.stdout
 
 
+@pytest.mark.parametrize("word", ["plan", "shards", "slurm", "train"])
+def test_the_settings_of_a_word_are_listed_without_a_recipe(word):
+    done = subprocess.run(["minigpt", word, "--help"], capture_output=True, text=True, check=True)
+    assert "--model.d-model" in done.stdout
+
+
 def test_shards_are_written_by_several_processes_checked_and_trained_on(monkeypatch, capsys, texts, tmp_path):
     folder = tmp_path / "run"
     settings = ["--data.source", texts, "--data.validation-share", "0.3", "--model.vocab-size", "300",

@@ -20,6 +20,7 @@ from minigpt.corpus import (
     prepare,
     read_documents,
     read_split,
+    sources,
     write_shards,
 )
 from minigpt.corpus.shards import IGNORED, best_fit
@@ -84,6 +85,32 @@ def test_a_source_that_cannot_be_read_is_refused(tmp_path, name):
     sentence = bad_sources(tmp_path)[name]
     with pytest.raises(ValueError, match=sentence):
         list(read_documents(DataConfig(source=str(tmp_path / name))))
+
+
+def test_files_of_one_name_in_many_folders_are_many_documents(tmp_path):
+    for i in range(30):
+        (tmp_path / "all" / str(i)).mkdir(parents=True)
+        (tmp_path / "all" / str(i) / "text.txt").write_text(f"text {i}")
+    for source in ("all", "all/*/text.txt", "all/**/*.txt"):
+        names = [document.name for document in read_documents(DataConfig(source=str(tmp_path / source)))]
+        assert sorted(names) == sorted(f"{i}/text.txt" for i in range(30)), source
+    assert read_split(DataConfig(source=str(tmp_path / "all"), validation_share=0.3))[1]
+    alone = read_documents(DataConfig(source=str(tmp_path / "all" / "3" / "text.txt")))
+    assert [document.name for document in alone] == ["text.txt"]
+
+
+def test_a_row_without_text_is_left_out_and_one_with_a_number_is_named(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\n{"text": null}\n{"text": "two"}\n')
+    assert [document.text for document in read_documents(DataConfig(source=str(rows)))] == ["one", "two"]
+    bad = [{"text": "one"}, {"text": 5}]
+    with pytest.raises(ValueError, match="row 1 of here has 5 in 'text', which is no text"):
+        list(sources._read_rows(DataConfig(), bad, "here"))
+
+
+def test_a_hub_data_set_without_an_owner_is_refused():
+    with pytest.raises(ValueError, match="'hub:imdb' but a data set on the hub has an owner; write hub:OWNER/NAME"):
+        list(read_documents(DataConfig(source="hub:imdb")))
 
 
 def test_a_hub_data_set_without_a_network_is_refused(monkeypatch):
@@ -342,6 +369,23 @@ def test_a_writer_that_stops_after_any_group_goes_on_to_the_same_bytes(prepared,
     write_shards(documents, tokenizer, tmp_path / "stopped", **settings)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "calm")
     assert len(contents(tmp_path / "calm")) > 6
+
+
+def test_tokens_that_a_failing_machine_took_with_it_are_missed(prepared, tmp_path, monkeypatch):
+    config, tokenizer, _folder = prepared
+    monkeypatch.setattr("minigpt.corpus.write.GROUP_BYTES", 1500)
+    documents = list(read_documents(config.data))
+
+    def breaks_off():
+        yield from documents[:20]
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        write_shards(breaks_off(), tokenizer, tmp_path / "stopped", validation_share=0.3)
+    ids = tmp_path / "stopped.partial" / "train_00000.ids"
+    ids.write_bytes(ids.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"train_00000.ids has lost tokens .*; remove .*stopped.partial and call"):
+        write_shards(documents, tokenizer, tmp_path / "stopped", validation_share=0.3)
 
 
 def test_documents_that_changed_since_the_stop_are_refused(prepared, tmp_path, monkeypatch):

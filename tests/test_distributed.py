@@ -1,5 +1,6 @@
 """Several processes over gloo on this machine, through the code that runs on a cluster."""
 
+import dataclasses
 import os
 import pickle
 import random
@@ -41,6 +42,7 @@ if nodes > 1:  # torchrun takes all processes for one machine's: let them be sev
     here = int(os.environ["WORLD_SIZE"]) // nodes
     os.environ |= {"LOCAL_WORLD_SIZE": str(here), "LOCAL_RANK": str(rank % here), "GROUP_RANK": str(rank // here)}
 
+import torch.distributed as dist
 from torch.distributed.checkpoint import HuggingFaceStorageWriter as Writer
 from minigpt.corpus import Shards
 from minigpt.distributed import leave
@@ -50,6 +52,7 @@ from minigpt.train import Stopped, make_fabric, train
 
 config, tokenizer, shards, jobs, happens = pickle.loads(Path(sys.argv[1]).read_bytes())
 read, compute, measure, write, now = Shards.batch, Block.forward, GPT.loss, Writer.write_data, []
+config, add_up, exchanges = dataclasses.replace(config, data=happens.get("data", config.data)), dist.all_reduce, []
 
 def batch(self, number, *arguments):
     now[:] = [number]
@@ -69,7 +72,13 @@ def write_data(self, *given):
         raise OSError(28, "No space left on device")
     return write(self, *given)
 
+def all_reduce(*given, **named):
+    exchanges.append(1)
+    return add_up(*given, **named)
+
 Shards.batch = batch
+if "count" in happens:
+    dist.all_reduce = all_reduce
 if "spikes" in happens:
     GPT.loss = loss
 if "slow" in happens:
@@ -83,6 +92,8 @@ for folder, changes in jobs:
         train(settings, Tokenizer.load(tokenizer), shards, folder, progress=False, fabric=fabric)
     except (Stopped, OSError) as end:
         print(f"rank {rank} ended: {end}", flush=True)
+if "count" in happens and rank == 0:
+    happens["count"].write_text(str(len(exchanges)))
 leave(fabric)
 """
 
@@ -147,6 +158,25 @@ def test_compiled_blocks_are_spread_too(prepared, several, tmp_path):
     one = run(prepared, tmp_path / "one", steps=6)
     several(2, (tmp_path / "two", {"compile": True, "activation_checkpointing": True, "steps": 6}))
     assert_near(tmp_path / "two", one)
+
+
+@pytest.mark.slow
+def test_packed_documents_are_paid_for_as_in_one_process(prepared, several, tmp_path):
+    config, tokenizer, home = prepared
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, documents="pack"))
+    one = run((config, tokenizer, home), tmp_path / "one")
+    several(2, (tmp_path / "two", {"sharding": "none", "accumulate": 2, "loss_chunk": 16}), data=config.data)
+    assert_near(tmp_path / "two", one)
+
+
+@pytest.mark.slow
+def test_copies_exchange_their_gradients_once_a_batch(several, tmp_path):
+    counts = []
+    for pieces in (1, 2):
+        changes = {"sharding": "none", "accumulate": pieces, "steps": 4}
+        several(2, (tmp_path / f"run{pieces}", changes), count=tmp_path / "count")
+        counts.append(int((tmp_path / "count").read_text()))
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.slow

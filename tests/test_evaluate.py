@@ -9,6 +9,7 @@ import torch
 
 from minigpt import journey
 from minigpt.corpus import Shards, read_documents, write_shards
+from minigpt.disk import locked
 from minigpt.evaluate import bits_per_byte, evaluate_run, ladder, parses, validation_loss
 from minigpt.evaluate.ladder import count
 from minigpt.evaluate.statistics import bits_per_byte_interval, share_interval
@@ -144,6 +145,25 @@ def test_a_journey_never_removes_other_files(short_run, tmp_path):
     with pytest.raises(ValueError, match="holds other files and no run"):
         journey.travel(short_run, tmp_path, lambda line: None)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_journey_never_removes_a_run_that_was_trained_without_it(prepared):
+    config, _tokenizer, folder = prepared
+    (folder / "checkpoints" / "step-000004").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a run that no journey made"):
+        journey.travel(config, folder, lambda line: None)
+    assert (folder / "checkpoints" / "step-000004").exists()
+
+
+def test_a_journey_by_other_code_leaves_a_folder_in_which_someone_works(short_run, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "code.json").write_text('{"minigpt": "another"}')
+    (folder / "log.csv").write_text("step\n")
+    with locked(folder), pytest.raises(ValueError, match="another process is at work"):
+        journey.travel(short_run, folder, lambda line: None)
+    assert (folder / "log.csv").exists()
 
 
 def test_scores_of_a_trained_run_beat_those_of_the_counting_models(prepared):

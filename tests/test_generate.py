@@ -127,6 +127,11 @@ def test_the_longer_of_two_stop_strings_counts_if_it_begins_first(writer):
     assert "".join(streamed(writer, 1, stop=[text[3:9], text[5]])) == text[: min(3, text.find(text[5]))]
 
 
+def test_fewer_tokens_than_none_are_refused(writer):
+    with pytest.raises(ValueError, match="max_new_tokens is -1 but counts tokens"):
+        list(stream(*writer, "the cat", -1))
+
+
 def test_an_empty_stop_string_is_refused(writer):
     with pytest.raises(ValueError, match="a stop string is empty"):
         streamed(writer, 0, stop=[""])

@@ -111,6 +111,13 @@ def test_a_field_that_a_family_does_not_have_is_named(changes, sentence):
         huggingface.family(dataclasses.replace(LLAMA, **changes))
 
 
+@pytest.mark.parametrize("config", [LLAMA, NEOX], ids=["llama", "neox"])
+def test_another_activation_is_refused(config):
+    theirs = huggingface.to_config(config, 0) | {"hidden_act": "relu"}
+    with pytest.raises(ValueError, match=r"activation is 'relu' but of a .* only '(silu|gelu)' can be read"):
+        huggingface.from_config(theirs)
+
+
 def test_stretched_positions_are_refused():
     theirs = huggingface.to_config(LLAMA, 0)
     theirs["rope_parameters"]["rope_type"] = "yarn"

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
+from minigpt.corpus.shards import IGNORED
 from minigpt.kernels import CausalAttention, ChunkedLoss, Rotation, nats_and_slopes
 
 
@@ -33,9 +34,11 @@ def test_attention_in_pieces_is_attention_and_so_are_its_derivatives(pieces):
     torch.testing.assert_close(torch.autograd.grad(made, parts, slope), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ignored", [[], [2, 3, 8]])
 @pytest.mark.parametrize("chunk", [1, 4, 9, 20])
-def test_a_loss_in_chunks_has_the_value_and_the_derivatives_of_the_whole(chunk):
+def test_a_loss_in_chunks_has_the_value_and_the_derivatives_of_the_whole(chunk, ignored):
     x, weight, targets = draw(9, 5), draw(11, 5), torch.arange(9) % 4
+    targets[ignored] = IGNORED
     whole, made = F.cross_entropy(x @ weight.T, targets), ChunkedLoss.apply(x, weight, targets, chunk, nats_and_slopes)
     torch.testing.assert_close(made, whole, atol=1e-6, rtol=1e-6, check_dtype=False)
     wanted = torch.autograd.grad(3 * whole, (x, weight))

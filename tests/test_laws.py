@@ -55,10 +55,17 @@ def test_the_first_loss_is_that_of_guessing(prepared, tmp_path):
     assert first == pytest.approx(math.log(LLAMA.vocab_size), abs=0.05)
 
 
-@pytest.mark.parametrize("pieces", [2, 4])
-def test_accumulation_equals_the_big_batch(prepared, tmp_path, pieces):
-    """Pieces that are added instead of averaged would make loss and gradient as many times larger."""
-    whole, parts = run(prepared, tmp_path / "whole"), run(prepared, tmp_path / "parts", accumulate=pieces)
+@pytest.mark.parametrize("documents", ["cross", "pack"])
+@pytest.mark.parametrize(("pieces", "chunk"), [(2, 0), (4, 16)])
+def test_accumulation_equals_the_big_batch(prepared, tmp_path, pieces, chunk, documents):
+    """Pieces that are added instead of averaged would make loss and gradient as many times larger.
+
+    Packed, the pieces have unequal numbers of tokens that are paid for.
+    """
+    config, tokenizer, home = prepared
+    prepared = dataclasses.replace(config, data=dataclasses.replace(config.data, documents=documents)), tokenizer, home
+    whole = run(prepared, tmp_path / "whole")
+    parts = run(prepared, tmp_path / "parts", accumulate=pieces, loss_chunk=chunk)
     for name in ("loss", "gradient_norm"):
         torch.testing.assert_close(columns(parts, name), columns(whole, name), rtol=1e-4, atol=0)
     assert_same_weights(whole, parts, 2e-4)

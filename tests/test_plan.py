@@ -172,6 +172,13 @@ def test_a_slower_filesystem_and_slower_gpus_make_a_slower_plan():
     assert plan.make_plan(recipe(), cluster(gpus=16, network=Network(spread=0.1)))["seconds"] > base
 
 
+def test_the_tables_prices_are_in_dollars_and_a_given_one_in_what_is_said():
+    assert plan.make_plan(recipe(), cluster(gpus=16, currency="EUR"))["currency"] == "USD"
+    assert plan.make_plan(recipe(), cluster(gpus=16, currency="EUR", price=2.0))["currency"] == "EUR"
+    with pytest.raises(ValueError, match=r"the run costs [\d,]+ USD but has 5; .* cost 0.00 USD an hour"):
+        plan.make_plan(recipe(), cluster(gpus=16, currency="EUR"), money=5)
+
+
 def test_the_word_prints_and_saves_the_plan(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, printed = call(monkeypatch, capsys, "plan", "llama_1b", "--gpus", "8", "--gpu", "h100")
@@ -186,6 +193,7 @@ def test_the_word_prints_and_saves_the_plan(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(("words", "sentence"), [
     (["plan"], "plan needs a recipe; choose one of journey"),
     (["plan", "llama_1b", "--gpu", "h10"], "choose one of h100"),
+    (["plan", "llama_1b", "--gpus", "0"], "0 GPUs in nodes of 8 make no cluster"),
     (["plan", "llama_1b", "--gpus", "9", "--nodes", "1"], "1 nodes of 8 are 8 GPUs but --gpus says 9")])
 def test_bad_words_get_one_sentence_and_write_nothing(monkeypatch, capsys, tmp_path, words, sentence):
     monkeypatch.chdir(tmp_path)

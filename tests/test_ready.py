@@ -132,6 +132,28 @@ def test_a_copy_that_lost_a_shard_is_made_again(prepared, tmp_path):
     check_shards(copy)
 
 
+@pytest.mark.parametrize("harm", ["a shard is gone", "an empty manifest", "no manifest"])
+def test_a_copy_that_cannot_be_read_is_made_again(prepared, tmp_path, harm):
+    shards, copy = prepared[2] / "shards", tmp_path / "copy"
+    stage.stage(shards, copy)
+    if harm == "a shard is gone":
+        (copy / "train_00000.npy").unlink()
+    elif harm == "an empty manifest":
+        (copy / "shards.json").write_text("")
+    else:
+        (copy / "shards.json").unlink()
+    assert "their hashes compared" in stage.stage(shards, copy)
+    check_shards(copy)
+
+
+def test_a_bad_copy_goes_even_if_there_is_no_room_for_a_good_one(prepared, tmp_path, monkeypatch):
+    shards, copy = prepared[2] / "shards", tmp_path / "copy"
+    stage.stage(shards, copy)
+    (copy / "train_00000.npy").write_bytes(b"short")
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda path: Disk(1e9, 0, 100.0))
+    assert stage.stage(shards, copy).endswith("this node reads the shared ones") and not copy.exists()
+
+
 def test_a_run_on_the_copy_has_the_curve_of_one_on_the_shards(prepared, tmp_path):
     config, tokenizer, folder = prepared
     stage.stage(folder / "shards", tmp_path / "copy")

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
+from minigpt import checkpoint
 from minigpt.disk import sha256
 from minigpt.evaluate import evaluate_run, write_report
 from minigpt.evaluate.comparison import energy_text, seconds_text, size_text
@@ -149,8 +151,11 @@ def test_the_page_is_one_whole_file_with_the_colors_of_light_and_dark(disturbed)
 
 
 def test_hashes_are_those_of_sha256sum(trained, disturbed):
+    newest = checkpoint.finished(disturbed / "checkpoints")[-1]
+    shutil.copytree(newest, newest.with_name(newest.name + ".damaged"))
     card = write_report(disturbed)
-    assert list(card["hashes"])[:3] == ["config.json", "tokenizer.json", "shards/shards.json"]
+    assert list(card["hashes"]) == ["config.json", "tokenizer.json", "shards/shards.json",
+                                    f"checkpoints/{newest.name}/manifest.json"]
     for file, digest in card["hashes"].items():
         assert digest == sha256(disturbed / file) and f"{digest}  {file}" in (disturbed / "report.md").read_text()
 

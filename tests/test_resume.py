@@ -12,8 +12,10 @@ from test_laws import assert_same_weights, curve, run
 from minigpt import checkpoint
 from minigpt.corpus import Shards
 from minigpt.evaluate import history
-from minigpt.evaluate.log import read_alarms, read_events
+from minigpt.evaluate.log import LOG_COLUMNS, Log, read_alarms, read_events, read_log
 from minigpt.model import GPT, FeedForward
+from minigpt.resume import Progress
+from minigpt.train import go_on
 
 
 def names(folder):
@@ -250,3 +252,17 @@ def test_settings_of_the_run_in_the_checkpoint_are_those_that_wrote_it(prepared,
     folder = run(prepared, tmp_path / "run", async_checkpoints=True)
     _, _, config = checkpoint.load(folder / "checkpoints" / "step-000008")
     assert config.train == dataclasses.replace(prepared[0].train, async_checkpoints=True)
+
+
+def test_a_log_that_lost_its_last_rows_gets_the_row_of_the_checkpoint_once(short_run, tmp_path):
+    def row(step):
+        return dict.fromkeys(LOG_COLUMNS, 1.0) | {"step": step}
+
+    with Log(tmp_path, short_run, active=True) as log:
+        go_on(log, Progress())
+        for step in range(1, 7):
+            log.write(row(step))
+    for _ in range(3):
+        with Log(tmp_path, short_run, active=True) as log:
+            go_on(log, Progress(8, row(8)))
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [1, 2, 3, 4, 5, 6, 8]

@@ -136,7 +136,8 @@ case $word in
 esac
 """
 PROGRAMS = {
-    "srun": SRUN, "minigpt": 'echo "minigpt $1" >> "$TOLD"', "sbatch": 'echo "sbatch $*" >> "$TOLD"',
+    "srun": SRUN, "minigpt": 'echo "minigpt $1" >> "$TOLD"',
+    "sbatch": 'echo "stays known to sbatch: ${SLURM_RESTART_COUNT:-none}" >> "$TOLD"; echo "sbatch $*" >> "$TOLD"',
     "squeue": 'echo "$STATE"',
     "scontrol": 'case "$*" in *hostnames*) printf "a1\\na2\\n" ;; *node*) echo "NodeName=a1 NodeAddr=10.0.0.1 X=1" ;;'
                 ' *) echo "scontrol $*" >> "$TOLD"; exit "${REFUSED:-0}" ;; esac'}
@@ -214,8 +215,19 @@ def test_a_job_whose_time_is_over_comes_back(play):
 
 def test_an_unhealthy_machine_is_left_out_by_a_new_job(play, tmp_path):
     status, _, told = play(HEALTH="69", UNHEALTHY="a2")
-    assert status == 1 and told == ["srun check", f"sbatch --exclude=a2 {tmp_path / ODD / 'slurm' / 'train.sh'}"]
+    assert status == 1 and told[0] == "srun check"
+    assert told[-1] == f"sbatch --exclude=a2 {tmp_path / ODD / 'slurm' / 'train.sh'}"
     assert play(HEALTH="69", UNHEALTHY="a1", SLURM_RESTART_COUNT="1")[2][-1].startswith("sbatch --exclude=a1,a2 ")
+
+
+def test_a_machine_on_which_the_check_dies_is_left_out_too(play):
+    """The first rank judges it, and the worst exit code is that of the rank that died."""
+    assert play(HEALTH="139", UNHEALTHY="a2")[2][-1].startswith("sbatch --exclude=a2 ")
+
+
+def test_a_new_job_counts_its_stays_anew(play):
+    told = play(HEALTH="69", UNHEALTHY="a2", SLURM_RESTART_COUNT="3")[2]
+    assert "stays known to sbatch: none" in told
 
 
 def test_if_most_machines_are_unhealthy_a_person_must_look(play):

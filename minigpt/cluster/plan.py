@@ -199,7 +199,8 @@ def numbers(config: RunConfig, cluster: Cluster, chosen: Choice) -> dict[str, An
         "memory_bytes_per_gpu": chosen.memory_bytes, "memory_parts": chosen.memory, "usable_bytes": cluster.usable,
         "micro_batch": chosen.micro_batch, "accumulate": chosen.accumulate, "sharding": chosen.sharding,
         "activation_checkpointing": chosen.activation_checkpointing, "joules": cluster.gpus * gpu.watts * seconds,
-        "money": None if price is None else gpu_hours * price, "currency": None if price is None else cluster.currency,
+        "money": None if price is None else gpu_hours * price,
+        "currency": cluster.currency if cluster.price is not None else "USD" if price is not None else None,
         "price_per_gpu_hour": price, "price_source": gpu.price_source if cluster.price is None else "given",
         "gpu_source": gpu.source,
         "data_bytes": network.data_bytes(config), "data_files": -(-tokens // TOKENS_PER_SHARD),
@@ -246,8 +247,8 @@ def check_budget(config: RunConfig, cluster: Cluster, plan: dict[str, Any], days
     if money is not None and plan["money"] > money:
         steps = math.floor(config.train.steps * money / plan["money"])
         price = plan["price_per_gpu_hour"] * money / plan["money"]
-        raise ValueError(f"the run costs {plan['money']:,.0f} {cluster.currency} but has {money:,.0f}; choose "
-                         f"train.steps {steps}, or GPUs that cost {price:.2f} {cluster.currency} an hour")
+        raise ValueError(f"the run costs {plan['money']:,.0f} {plan['currency']} but has {money:,.0f}; choose "
+                         f"train.steps {steps}, or GPUs that cost {price:.2f} {plan['currency']} an hour")
 
 
 def more_nodes(config: RunConfig, cluster: Cluster) -> list[int]:

@@ -8,6 +8,7 @@ Exit code 1: the shards themselves are not what was written.
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from minigpt.corpus.shards import MANIFEST, read_manifest
@@ -24,11 +25,14 @@ def stage(shards: Path, copy: Path) -> str:
     """
     manifest = read_manifest(shards)
     files = [shard for split in manifest["splits"].values() for shard in split]
-    if (copy / MANIFEST).exists() and read_manifest(copy) == manifest and sizes(copy, files) == sizes(shards, files):
-        return f"{copy} has the shards already"
+    wanted = sizes(shards, files)
+    with suppress(ValueError, OSError):  # what cannot be read is copied again
+        if read_manifest(copy) == manifest and sizes(copy, files) == wanted:
+            return f"{copy} has the shards already"
+    shutil.rmtree(copy, ignore_errors=True)
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = sum(sizes(shards, files)), shutil.disk_usage(copy.parent).free
+        needed, free = sum(wanted), shutil.disk_usage(copy.parent).free
         if needed * SPARE > free:
             return (f"{copy.parent} has {free / 1e9:.1f} GB free but the shards take {needed / 1e9:.1f} GB; "
                     "this node reads the shared ones")

@@ -41,6 +41,7 @@ run=@quoted_run@
 # Each stay on the cluster has a folder of its own, with one log for each rank.
 stay=$run/slurm/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
 mkdir -p "$stay"
+rm -f "$stay"/exit-* "$stay"/unhealthy
 # The environment in which minigpt is installed.
 export PATH=@bin@:$PATH
 # Threads of each rank; without this each would take all cores.
@@ -106,7 +107,9 @@ go_without() {
   (($# * 2 <= SLURM_NNODES)) || give_up "the health check names more than half of the machines"
   printf '%s\n' "$@" >> "$run/slurm/avoid"
   say "A new job goes on without $*."
-  sbatch --exclude="$(sort --unique "$run/slurm/avoid" | paste --serial --delimiters=,)" @script@
+  local avoid
+  avoid=$(sort --unique "$run/slurm/avoid" | paste --serial --delimiters=,)
+  env --unset=SLURM_RESTART_COUNT sbatch --exclude="$avoid" @script@
   exit 1
 }
 
@@ -153,10 +156,11 @@ export -f find_place check @stage_name@train
 
 say "Stay ${SLURM_RESTART_COUNT:-0} of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST; its logs are in $stay"
 
-# Is every GPU and every link there, right and as fast as the others?
-on_ranks bash -c check
+# Is every GPU and every link there, right and as fast as the others? The check has limits of its own: a rank that ends
+# early must not end the others before the first of them has judged.
+on_ranks --wait=600 bash -c check
 code=$?
-if ((code == 69)); then
+if [[ -s $stay/unhealthy ]]; then
   mapfile -t unhealthy < "$stay/unhealthy"
   go_without "${unhealthy[@]}"
 fi

@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,16 @@ def _files(config: DataConfig) -> list[Reader]:
         root = Path(sysconfig.get_path("stdlib"))
         return [partial(_read_text, path, root) for path in _modules()]
     if config.source.startswith("hub:"):
-        owner, name, *subset = config.source.removeprefix("hub:").split("/")
+        owner, _, rest = config.source.removeprefix("hub:").partition("/")
+        if not rest:
+            raise ValueError(f"the source is {config.source!r} but a data set on the hub has an owner; "
+                             "write hub:OWNER/NAME")
+        name, *subset = rest.split("/")
         rows = _open(config, f"{owner}/{name}", *subset)
         return [partial(_read_rows, config, rows.shard(rows.num_shards, number), f"{owner}/{name}:{number}")
                 for number in range(rows.num_shards)]
-    return [partial(_read_table, config, path) if path.suffix in READERS else partial(_read_text, path, path.parent)
+    root = _root(config.source)
+    return [partial(_read_table, config, path) if path.suffix in READERS else partial(_read_text, path, root)
             for path in _paths(config.source)]
 
 
@@ -116,6 +121,14 @@ def _paths(source: str) -> list[Path]:
     if not paths:
         raise ValueError(f"there is no text at {source!r}; name a file, a folder, a pattern or `stdlib`")
     return paths
+
+
+def _root(source: str) -> Path:
+    """What the names of a source's documents are counted from: the folder, or the part of a pattern that is fixed."""
+    place = Path(source)
+    if place.is_dir():
+        return place
+    return Path(*takewhile(lambda part: not glob.has_magic(part), place.parent.parts))
 
 
 def _read_text(path: Path, root: Path) -> Iterator[Document]:
@@ -151,7 +164,11 @@ def _open(config: DataConfig, reader: str, *subset: str, **options: str) -> Any:
 
 def _read_rows(config: DataConfig, rows: Iterable[dict[str, Any]], where: str) -> Iterator[Document]:
     for number, row in enumerate(rows):
-        yield Document(f"{where}:{number}", row[config.text_field])
+        text = row[config.text_field]
+        if not isinstance(text, str | None):
+            raise ValueError(f"row {number} of {where} has {text!r} in {config.text_field!r}, which is no text; "
+                             "repair it or leave it out")
+        yield Document(f"{where}:{number}", text or "")
 
 
 def _first_line(fault: Exception) -> str:

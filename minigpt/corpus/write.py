@@ -49,6 +49,7 @@ def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Pa
     for group, coded in _encode_all(_groups(rest), tokenizer, processes):
         for document, ids in zip(group, coded, strict=True):
             _add(partial, work, document, [*ids, tokenizer.end_of_text])
+        _keep(partial, work)
         write_text(partial / JOURNAL, json.dumps(work))
         _sweep(partial, work)
         _tell(bar, work, group)
@@ -79,7 +80,10 @@ def _skip(documents: Iterator[Document], work: dict, partial: Path, bar: tqdm | 
         raise ValueError(f"the documents are not those that {partial} was begun with; remove it and call again")
     for shards in work["splits"].values():  # a stop between the tokens and the journal leaves too many tokens
         if shards and "sha256" not in shards[-1]:
-            os.truncate(_ids(partial, shards[-1]), shards[-1]["tokens"] * np.dtype(work["settings"]["dtype"]).itemsize)
+            path, size = _ids(partial, shards[-1]), shards[-1]["tokens"] * np.dtype(work["settings"]["dtype"]).itemsize
+            if not path.exists() or path.stat().st_size < size:
+                raise ValueError(f"{path} has lost tokens that were written to it; remove {partial} and call again")
+            os.truncate(path, size)
     return documents
 
 
@@ -100,6 +104,14 @@ def _add(partial: Path, work: dict, document: Document, ids: list[int]) -> None:
     work["trail"] = _follow(work["trail"], document)
     if shard["tokens"] >= work["settings"]["tokens_per_shard"]:
         _close(partial, work, shard)
+
+
+def _keep(partial: Path, work: dict) -> None:
+    """Wait until the disk has the tokens that the journal is about to count, even if the machine fails."""
+    for shard in (shards[-1] for shards in work["splits"].values() if shards):
+        path = partial / shard["file"] if "sha256" in shard else _ids(partial, shard)
+        with open(path, "rb+") as file:
+            os.fsync(file)
 
 
 def _close(partial: Path, work: dict, shard: dict) -> None:

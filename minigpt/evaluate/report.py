@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from minigpt import checkpoint
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus.shards import MANIFEST
 from minigpt.disk import sha256, write_text
@@ -111,7 +112,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
     Weights that are not final are those of the newest checkpoint, whose manifest holds the hash of each of its files.
     """
-    newest = sorted(folder.glob("checkpoints/step-*/manifest.json"))[-1:]
+    newest = [step / "manifest.json" for step in checkpoint.finished(folder / "checkpoints")[-1:]]
     weights = [folder / "model.safetensors"] if (folder / "model.safetensors").exists() else newest
     files = [folder / "config.json", folder / "tokenizer.json", folder / "shards" / MANIFEST, *weights]
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files if path.exists()}
