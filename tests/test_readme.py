@@ -113,6 +113,13 @@ def test_every_path_exists():
         assert (ROOT / name).exists(), f"the README names {name}, which is not there"
 
 
+def test_the_chapters_that_exist_are_those_it_counts():
+    first, last = re.search(r"Chapters (\d\d) to (\d\d) and their labs exist today", README).groups()
+    wanted = {f"{number:02}" for number in range(int(first), int(last) + 1)}
+    assert wanted == {path.name[:2] for path in ROOT.glob("notebooks/*.ipynb")}
+    assert wanted == {path.name[3:5] for path in ROOT.glob("labs/lab*")}
+
+
 def test_readme_is_short_and_its_picture_is_small():
     assert len(README.splitlines()) < 120
     assert (ROOT / "book" / "images" / "site.png").stat().st_size < 300_000
