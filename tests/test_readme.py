@@ -129,7 +129,8 @@ def test_readme_is_short_and_its_picture_is_small():
 
 
 BILLION = (ROOT / "book" / "parts" / "billion.md").read_text()
-STEPS = [line.split() for block in re.findall(r"```sh\n(.*?)```", BILLION, re.S) for line in block.splitlines()]
+SHELL = "".join(re.findall(r"```sh\n(.*?)```", BILLION, re.S))
+STEPS = [line.split() for line in SHELL.replace("\\\n", "").splitlines()]
 SMALL = ["--data.validation-share", "0.3", "--model.vocab-size", "300", "--train.steps", "4",
          "--train.warmup-steps", "1"]
 QUOTED = [  # of each plan on the page, in their order
