@@ -33,14 +33,14 @@ from nbgrader.preprocessors import (
     NbGraderPreprocessor,
     SaveAutoGrades,
 )
-from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution
+from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution, parse_utc
 from sqlalchemy.exc import DBAPIError, SAWarning
 from traitlets import Float
 from traitlets.config import Config
 
 from grading.course import Course, CourseError, make_private, read_record, result_place, write_whole
 from grading.judge import REVIEW
-from grading.lateness import DAY, dates, read_policy, terms
+from grading.lateness import Policy, read_policy, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
@@ -62,7 +62,7 @@ class LatePenalty(LateSubmissionPlugin):
     points_per_day = Float(0, help="Points taken for each day begun.").tag(config=True)
 
     def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
-        return self.points_per_day * math.ceil(total_seconds_late / DAY)
+        return Policy(late_per_day=self.points_per_day).penalty(total_seconds_late)
 
 
 class DropInstructorCells(NbGraderPreprocessor):
@@ -238,18 +238,19 @@ def take_in(course: Course, lab: str, results: list[dict]) -> int:
     """Bring the gradebook up to date with the results of one lab; how many were taken in.
 
     It does what nbgrader's autograde does with scores that are known, in one transaction. The rebuilt notebooks must
-    lie in `rebuilt`; what the gradebook has already seen is left alone.
+    lie in `rebuilt`; what the gradebook has already seen is left alone, but for what lateness costs by now.
     """
     introduce(course, lab)
     autograded = course.work / "autograded"
     seen = {result["student"]: _seen(autograded, result["student"], lab) for result in results}
     stale = [r for r in results if not _is_current(seen[r["student"]], r, terms(course.work, r["student"], lab))]
-    if not stale:
+    if not (stale or read_policy(course.work, lab).due):
         return 0
     with open_gradebook(course) as book:
         commit, book.db.commit = book.db.commit, book.db.flush  # nbgrader would write the file for every row
         set_due(book, course.work, lab)
         taken = [_take_in_one(book, course, r, seen[r["student"]].get("attempt")) for r in stale]
+        set_lateness(book, course.work, lab)
         commit()
     for result, content in zip(stale, taken, strict=True):
         _lay_out(course, result["student"], lab, content)
@@ -260,6 +261,30 @@ def set_due(book: Gradebook, work: Path, lab: str) -> None:
     """Tell the gradebook when the lab is due."""
     if due := read_policy(work, lab).due:
         book.update_or_create_assignment(lab, duedate=due)
+
+
+def set_lateness(book: Gradebook, work: Path, lab: str) -> None:
+    """Tell the gradebook when each submission came, when it was due, and what its lateness costs by now.
+
+    A person's marks change how many points there are to take, and an extension is kept as what lies behind the due
+    time of all, which may move.
+    """
+    policy = read_policy(work, lab)
+    book.db.flush()
+    book.db.expire_all()  # the sums are new
+    for submission in book.assignment_submissions(lab):
+        if late := terms(work, submission.student_id, lab):
+            submission.timestamp = parse_utc(late["time"])
+        if policy.due:
+            submission.extension = policy.extension_of(submission.student_id)
+        seconds = submission.total_seconds_late if late else 0
+        for notebook in submission.notebooks:
+            notebook.late_submission_penalty = min(policy.penalty(seconds), counted(notebook)) if seconds else None
+
+
+def counted(notebook: SubmittedNotebook) -> float:
+    """The points that count; what waits for a person is not among them."""
+    return sum(grade.score for grade in notebook.grades if not grade.needs_manual_grade)
 
 
 def _is_current(seen: dict, result: dict, lateness: dict | None) -> bool:
@@ -302,19 +327,11 @@ def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None
     student, lab = result["student"], result["lab"]
     late = terms(course.work, student, lab)
     name_student(book.update_or_create_student(student))
-    submission = book.update_or_create_submission(lab, student, **dates(course.work, student, lab))
+    book.update_or_create_submission(lab, student)
     notebook = book.find_submission_notebook(lab, lab, student)
     rebuilt = course.work / "rebuilt" / student / lab / f"{lab}.ipynb"
     content = inject_scores(from_dict(json.loads(rebuilt.read_bytes())), result, late)
-    is_same_work = seen == result["attempt"]
-    _save_scores(notebook, content, is_same_work)
-    book.db.flush()
-    book.db.refresh(notebook)  # with its new sum
-    notebook.late_submission_penalty = None
-    if late and submission.total_seconds_late > 0:
-        taken = LatePenalty(points_per_day=late["late_per_day"])
-        penalty = taken.late_submission_penalty(student, notebook.score, submission.total_seconds_late)
-        notebook.late_submission_penalty = min(penalty, notebook.score)
+    _save_scores(notebook, content, is_same_work=seen == result["attempt"])
     return content
 
 
@@ -397,7 +414,7 @@ def write_grades(course: Course, results: list[dict]) -> Path:
             graded = book.find_submission(result["lab"], result["student"])
             grades = [grade for notebook in graded.notebooks for grade in notebook.grades]
             waits = sum(grade.max_score for grade in grades if grade.needs_manual_grade)
-            points = sum(grade.score for grade in grades if not grade.needs_manual_grade)
+            points = sum(map(counted, graded.notebooks))
             hours, penalty = math.ceil(graded.total_seconds_late / 36) / 100, graded.late_submission_penalty
             table.writerow([*_row(result, points - penalty, waits), f"{hours:g}", f"{penalty:g}"])
     path = course.work / "grades.csv"

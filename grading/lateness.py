@@ -6,7 +6,7 @@ A time stamp is written by the collector alone. Nothing that a student hands in 
 import csv
 import math
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from grading.course import STUDENT, Course, CourseError, read_record, shown, to_json, write_whole
@@ -27,6 +27,14 @@ class Policy:
 
     def due_for(self, student: str) -> str:
         return self.extensions.get(student, self.due)
+
+    def penalty(self, seconds: float) -> float:
+        """The points that so much lateness takes."""
+        return self.late_per_day * math.ceil(seconds / DAY)
+
+    def extension_of(self, student: str) -> timedelta | None:
+        """How much later than the others the student may be, if there is a due time."""
+        return from_stamp(self.due_for(student)) - from_stamp(self.due) or None
 
 
 def read_policy(work: Path, lab: str) -> Policy:
@@ -134,13 +142,3 @@ def terms(work: Path, student: str, lab: str) -> dict | None:
     policy = read_policy(work, lab)
     stamp = work / "rebuilt" / student / lab / STAMP
     return {"time": stamp.read_text().strip(), "due": policy.due_for(student), "late_per_day": policy.late_per_day}
-
-
-def dates(work: Path, student: str, lab: str) -> dict[str, object]:
-    """What the gradebook has to know about the time of a student's submission."""
-    policy, stamp = read_policy(work, lab), work / "rebuilt" / student / lab / STAMP
-    known: dict[str, object] = {"timestamp": stamp.read_text().strip()} if stamp.is_file() else {}
-    if policy.due:
-        more = from_stamp(policy.due_for(student)) - from_stamp(policy.due)
-        known["extension"] = more or None
-    return known

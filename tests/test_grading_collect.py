@@ -363,6 +363,31 @@ def test_lateness_is_flagged_and_costs_only_what_was_decided(course, source, par
     assert f"ada/{LAB} is 25 hours late, 20 points taken, 78 left" in said and "bob" not in said
 
 
+def test_a_penalty_follows_the_marks_and_takes_no_more_than_there_is(course, source, parent):
+    put(source, f"ada/{LAB}.ipynb", notebook(course))
+    put(source, f"bob/{LAB}.ipynb", notebook(course, "blank").replace(b"YOUR ANSWER HERE", b"Because."))
+    take(course, source, due=DUE, late_per_day=30)
+    assert graded_points(course, parent) == {"ada": ("60", "1", "30"), "bob": ("0", "1", "0")}
+    with quiet_nbgrader(), Gradebook(f"sqlite:///{course.work / 'gradebook.db'}", "seed-class") as book:
+        overruled = [("ada", f"test-{name}", 0) for name in ("double", "total", "answer-seven")]
+        for student, name, points in (("bob", "why", 10), *overruled):
+            mark = book.find_grade(name, LAB, LAB, student)
+            mark.manual_score, mark.needs_manual_grade = points, False
+        book.db.commit()
+    assert graded_points(course, parent) == {"ada": ("0", "1", "20"), "bob": ("0", "1", "10")}
+
+
+def test_an_extension_stays_where_it_is_when_the_due_time_moves(course, source, parent, tmp_path):
+    for student in ("ada", "bob"):
+        put(source, f"{student}/{LAB}.ipynb", notebook(course))
+    csv_file = tmp_path / "extensions.csv"
+    csv_file.write_text("ada,01,2026-10-02T00:00Z\n")
+    take(course, source, due=DUE, late_per_day=30, extensions=csv_file)
+    assert graded_points(course, parent) == {"ada": ("90", "0", "0"), "bob": ("60", "1", "30")}
+    take(course, source, due="2026-09-30 11:00:00 UTC")
+    assert graded_points(course, parent) == {"ada": ("90", "0", "0"), "bob": ("30", "25", "60")}
+
+
 def test_a_time_stamp_in_a_folder_that_was_not_collected_is_not_believed(course, source, parent):
     put(source, f"ada/{LAB}/{LAB}.ipynb", notebook(course))
     put(source, f"ada/{LAB}/timestamp.txt", b"1999-01-01 00:00:00 UTC")
