@@ -189,7 +189,7 @@ def slurm(arguments: list[str]) -> None:
     config, job, folder, parts, submit = tyro.cli(settings, args=arguments[1:], prog=f"minigpt slurm {name}")
     if parts < 0:
         raise ValueError(f"parts is {parts} but counts tasks; give a positive number")
-    if found := jobs.jobs_of(folder):
+    if found := jobs.jobs_of(folder, must_know=submit):
         raise ValueError(f"job {', '.join(found)} works in {folder} already; wait for it, end it with scancel, "
                          "or name another folder with --folder")
     from minigpt.cluster.ready import check_memory, check_ready, check_writable

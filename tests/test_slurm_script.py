@@ -253,7 +253,7 @@ def test_the_ranks_log_where_the_run_is_whatever_its_name(play, tmp_path):
 
 
 def test_the_script_is_written_only_for_a_run_that_could_start(monkeypatch, capsys, texts, tmp_path):
-    monkeypatch.setattr(slurm, "jobs_of", lambda folder: [])
+    monkeypatch.setattr(slurm, "jobs_of", lambda folder, must_know: [])
     words = ["llama_125m", "--data.source", texts, "--data.validation-share", "0.3", "--model.vocab-size", "300",
              "--model.max-seq-len", "32", "--train.batch-size", "16", "--train.accumulate", "1", "--train.steps", "20",
              "--train.warmup-steps", "2", "--folder", tmp_path / "run"]
@@ -280,6 +280,15 @@ def test_a_second_job_for_the_same_folder_is_refused_before_it_queues(monkeypatc
     status, said = call(monkeypatch, capsys, "slurm", "llama_1b", "--folder", tmp_path / "a run", "--submit")
     assert status == 1 and said.count("\n") == 1 and "job 13_[0-7] works in" in said
     assert not (tmp_path / "a run").exists()
+
+
+def test_where_slurm_does_not_answer_a_script_is_written_and_not_sent(monkeypatch, tmp_path):
+    (tmp_path / "squeue").write_text(f"#!{SHELL}\necho 'slurm_load_jobs error: no controller' >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert slurm.jobs_of(tmp_path, must_know=False) == []
+    with pytest.raises(ValueError, match="squeue does not answer .*no controller"):
+        slurm.jobs_of(tmp_path, must_know=True)
 
 
 def test_what_sbatch_does_not_take_is_one_sentence(monkeypatch, tmp_path):
