@@ -287,7 +287,7 @@ def test_where_slurm_does_not_answer_a_script_is_written_and_not_sent(monkeypatc
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert slurm.jobs_of(tmp_path, must_know=False) == []
-    with pytest.raises(ValueError, match="squeue does not answer .*no controller"):
+    with pytest.raises(ValueError, match=r"squeue does not answer .*no controller"):
         slurm.jobs_of(tmp_path, must_know=True)
 
 
