@@ -22,7 +22,7 @@ from grading.collect import Terms, collect, read_receipts
 from grading.course import CourseError
 from grading.day import show_late
 from grading.demonstration import hand_in
-from grading.exchange import to_exchange
+from grading.exchange import pages_to_exchange, to_exchange
 from grading.gradebook import LatePenalty, quiet_nbgrader
 from grading.inbox import HandedIn, Member, Refused, recognize
 from grading.lateness import from_stamp, in_words, to_moment
@@ -463,6 +463,30 @@ def test_the_last_submission_in_the_exchange_is_collected(course, exchange):
     before = everything_in(course.work)
     assert take(course, exchange).n_known == 1
     assert everything_in(course.work) == before
+
+
+def test_the_page_of_an_earlier_attempt_answers_no_later_one(course, exchange, parent, monkeypatch):
+    """The run that judges the second attempt is stopped before it writes the page."""
+    me, told = getpass.getuser(), []
+
+    def hand_in_and_grade(minute, kind):
+        folder = inbound(exchange, me, f"2026-09-30 10:{minute}:00.000000", notebook(course, kind))
+        (folder / "submission_secret.txt").write_text(f"the secret of minute {minute}")
+        take(course, exchange)
+        grade(course, course.work / "submitted", parent, silent)
+
+    def pages():
+        return pages_to_exchange(course, exchange, [LAB], told.append)
+
+    hand_in_and_grade(10, "blank")
+    assert pages() == (1, 1) and told == []
+    monkeypatch.setattr("grading.record.write_pages", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        hand_in_and_grade(20, "solution")
+    assert pages() == (0, 0) and "is not graded yet" in told[0]
+    monkeypatch.undo()
+    grade(course, course.work / "submitted", parent, silent)
+    assert pages() == (1, 1)
 
 
 def test_links_and_odd_names_in_the_exchange_are_refused_one_by_one(course, exchange, tmp_path):
