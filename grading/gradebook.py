@@ -34,6 +34,7 @@ from nbgrader.preprocessors import (
     SaveAutoGrades,
 )
 from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution, parse_utc
+from sqlalchemy import text as sql
 from sqlalchemy.exc import DBAPIError, SAWarning
 from traitlets import Float
 from traitlets.config import Config
@@ -44,6 +45,14 @@ from grading.lateness import Policy, read_policy, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
+# A table of our own beside nbgrader's: what each submission was taken in from.
+MEMORY = "CREATE TABLE IF NOT EXISTS taken_in (submission TEXT PRIMARY KEY, seen TEXT NOT NULL)"
+REMEMBER = "INSERT OR REPLACE INTO taken_in VALUES (:submission, :seen)"
+REMEMBERED = """
+SELECT submitted_assignment.student_id, taken_in.seen FROM taken_in
+JOIN submitted_assignment ON submitted_assignment.id = taken_in.submission
+JOIN assignment ON assignment.id = submitted_assignment.assignment_id WHERE assignment.name = :lab
+"""
 
 
 def schema_version() -> str:
@@ -86,13 +95,12 @@ class InjectScores(NbGraderPreprocessor):
         place = result_place(work, names["student"], names["assignment"])
         if not place.is_file():
             raise CourseError(f"{names['student']} has no result for {names['assignment']}; run `grading grade` first")
-        result = read_record(place, "key", "attempt", "questions")
-        return inject_scores(nb, result, terms(work, names["student"], names["assignment"])), resources
+        result = read_record(place, "questions")
+        return inject_scores(nb, result), resources
 
 
-def inject_scores(nb: NotebookNode, result: dict, late: dict | None) -> NotebookNode:
+def inject_scores(nb: NotebookNode, result: dict) -> NotebookNode:
     """The notebook with the judge's score as the output of each test cell."""
-    nb.metadata["judged"] = {"key": result["key"], "attempt": result["attempt"]} | ({"terms": late} if late else {})
     questions = {f"test-{question['id']}": question for question in result["questions"]}
     for cell in nb.cells:
         marks = cell.metadata.get("nbgrader", {})
@@ -241,19 +249,16 @@ def take_in(course: Course, lab: str, results: list[dict]) -> int:
     lie in `rebuilt`; what the gradebook has already seen is left alone, but for what lateness costs by now.
     """
     introduce(course, lab)
-    autograded = course.work / "autograded"
-    seen = {result["student"]: _seen(autograded, result["student"], lab) for result in results}
-    stale = [r for r in results if not _is_current(seen[r["student"]], r, terms(course.work, r["student"], lab))]
-    if not (stale or read_policy(course.work, lab).due):
-        return 0
     with open_gradebook(course) as book:
         commit, book.db.commit = book.db.commit, book.db.flush  # nbgrader would write the file for every row
-        set_due(book, course.work, lab)
-        taken = [_take_in_one(book, course, r, seen[r["student"]].get("attempt")) for r in stale]
-        set_lateness(book, course.work, lab)
-        commit()
-    for result, content in zip(stale, taken, strict=True):
-        _lay_out(course, result["student"], lab, content)
+        seen = _seen(book, lab)
+        stale = [result for result in results if not _is_current(course.work, result, seen)]
+        if stale or read_policy(course.work, lab).due:
+            set_due(book, course.work, lab)
+            for result in stale:
+                _take_in_one(book, course, result, seen.get(result["student"]))
+            set_lateness(book, course.work, lab)
+            commit()
     return len(stale)
 
 
@@ -287,14 +292,22 @@ def counted(notebook: SubmittedNotebook) -> float:
     return sum(grade.score for grade in notebook.grades if not grade.needs_manual_grade)
 
 
-def _is_current(seen: dict, result: dict, lateness: dict | None) -> bool:
-    return seen.get("key") == result["key"] and seen.get("terms") == lateness
+def _seen(book: Gradebook, lab: str) -> dict[str, dict]:
+    """By student what the gradebook has taken in; it says so itself, because it may have come back from a copy."""
+    book.db.execute(sql(MEMORY))
+    return {student: json.loads(seen) for student, seen in book.db.execute(sql(REMEMBERED), {"lab": lab})}
 
 
-def _seen(autograded: Path, student: str, lab: str) -> dict:
-    """What the gradebook has taken in: the keys of the result and of the attempt, and the terms of lateness."""
-    path = autograded / student / lab / f"{lab}.ipynb"
-    return read_record(path, "metadata")["metadata"].get("judged", {}) if path.is_file() else {}
+def _to_see(work: Path, result: dict) -> dict:
+    """What the gradebook remembers of a result that it has taken in."""
+    late = terms(work, result["student"], result["lab"])
+    return {"key": result["key"], "attempt": result["attempt"], "terms": late}
+
+
+def _is_current(work: Path, result: dict, seen: dict[str, dict]) -> bool:
+    student, lab = result["student"], result["lab"]
+    is_laid_out = (work / "autograded" / student / lab / f"{lab}.ipynb").is_file()
+    return is_laid_out and seen.get(student) == _to_see(work, result)
 
 
 def introduce(course: Course, lab: str) -> None:
@@ -322,17 +335,18 @@ def introduce(course: Course, lab: str) -> None:
         ) from error
 
 
-def _take_in_one(book: Gradebook, course: Course, result: dict, seen: str | None) -> NotebookNode:
-    """Take in one result; the notebook with its scores. `seen` is the attempt that the gradebook knows."""
+def _take_in_one(book: Gradebook, course: Course, result: dict, seen: dict | None) -> None:
+    """Take in one result; `seen` is what the gradebook remembers of the student's last one."""
     student, lab = result["student"], result["lab"]
-    late = terms(course.work, student, lab)
     name_student(book.update_or_create_student(student))
-    book.update_or_create_submission(lab, student)
+    submission = book.update_or_create_submission(lab, student)
     notebook = book.find_submission_notebook(lab, lab, student)
     rebuilt = course.work / "rebuilt" / student / lab / f"{lab}.ipynb"
-    content = inject_scores(from_dict(json.loads(rebuilt.read_bytes())), result, late)
-    _save_scores(notebook, content, is_same_work=seen == result["attempt"])
-    return content
+    content = inject_scores(from_dict(json.loads(rebuilt.read_bytes())), result)
+    _save_scores(notebook, content, is_same_work=seen is None or seen["attempt"] == result["attempt"])
+    _lay_out(course, student, lab, content)
+    remembered = json.dumps(_to_see(course.work, result))
+    book.db.execute(sql(REMEMBER), {"submission": submission.id, "seen": remembered})
 
 
 def name_student(student: Student) -> None:

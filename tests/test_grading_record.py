@@ -186,6 +186,24 @@ def test_a_lost_gradebook_is_made_again_from_the_results(course, parent):
     assert '"ada","lab01_tiny","90"' in again.grades.read_text()
 
 
+def test_a_gradebook_restored_from_a_copy_is_brought_up_to_date(course, parent):
+    """A new student is not in the copy, and ada's mark in it was for another text."""
+    folder = hand(course, "ada")
+    grade(course, folder, parent, silent)
+    mark(course, "ada", "why", manual_score=10)
+    copy = (course.work / "gradebook.db").read_bytes()
+    hand(course, "bob")
+    hand(course, "ada", why="Another text, which nobody has read.")
+    grade(course, folder, parent, silent)
+    (course.work / "gradebook.db").write_bytes(copy)
+    again = grade(course, folder, parent, silent)
+    assert again.n_judged == 0
+    assert told(course, again, "ada") == told(course, again, "bob") == ("90", "10")
+    with quiet_nbgrader(), book(course) as gradebook:
+        gradebook.remove_student("bob")
+    assert told(course, grade(course, folder, parent, silent), "bob") == ("90", "10")
+
+
 def test_written_answers_wait_for_a_person_and_their_marks_reach_grades_and_page(course, parent):
     folder = hand(course, "ada")
     graded = grade(course, folder, parent, silent)
