@@ -119,8 +119,12 @@ class _Inbox:
             return
         digest = hashlib.sha256(data).hexdigest()
         earlier = [r for r in self.receipts if (r["student"], r["lab"]) == (one.student, one.lab)]
-        if any(receipt["sha256"] == digest for receipt in earlier):
+        if known := next((r for r in earlier if r["sha256"] == digest), None):
             self.collected.n_known += 1
+            counts = counting(earlier)[one.student, one.lab]
+            if known is not counts and known["readable"] == "yes":
+                say(f"{one.student}/{one.lab} is attempt {known['attempt']} again, but attempt {counts['attempt']} "
+                    "counts; if the student went back to it, ask for it with a change")
             return
         number, most = len(earlier) + 1, read_policy(self.work, one.lab).attempts
         if most is not None and number > most:

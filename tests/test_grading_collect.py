@@ -105,8 +105,9 @@ def test_bytes_that_were_received_once_are_never_a_new_attempt(course, source, t
     old, new = tmp_path / "old.zip", tmp_path / "new.zip"
     in_zip(old, [(f"ada/{LAB}.ipynb", notebook(course, "blank"))])
     in_zip(new, [(f"ada/{LAB}.ipynb", notebook(course))])
-    for path in (old, new, old):
-        take(course, path)
+    said = [take(course, path).said for path in (old, new, new, old)]
+    assert said[:3] == [[], [], []]
+    assert len(said[3]) == 1 and f"ada/{LAB} is attempt 1 again, but attempt 2 counts" in said[3][0]
     assert (submitted(course) / f"{LAB}.ipynb").read_bytes() == notebook(course)
     assert [r["attempt"] for r in read_receipts(course.work)] == ["1", "2"]
 
