@@ -311,7 +311,8 @@ def test_the_rubric_is_told_once_a_person_has_marked(course, parent):
     grade(course, folder, parent, silent)
     assert "What a full answer says" not in page_of(course)
     with quiet_nbgrader(), book(course) as gradebook:
-        gradebook.find_grade("why", LAB, LAB, "ada").manual_score = 4
+        mark = gradebook.find_grade("why", LAB, LAB, "ada")
+        mark.manual_score, mark.needs_manual_grade = 4, False
         gradebook.db.commit()
     grade(course, folder, parent, silent)
     assert re.search(r"What a full answer says</summary><p>a reason<", page_of(course))
