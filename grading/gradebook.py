@@ -41,7 +41,7 @@ from traitlets.config import Config
 
 from grading.course import Course, CourseError, make_private, read_record, result_place, write_whole
 from grading.judge import REVIEW
-from grading.lateness import Policy, read_policy, terms
+from grading.lateness import Policy, from_stamp, read_policy, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
@@ -277,13 +277,15 @@ def set_lateness(book: Gradebook, work: Path, lab: str) -> None:
     policy = read_policy(work, lab)
     book.db.flush()
     book.db.expire_all()  # the sums are new
-    for submission in book.assignment_submissions(lab):
-        if late := terms(work, submission.student_id, lab):
-            submission.timestamp = parse_utc(late["time"])
-        if policy.due:
-            submission.extension = policy.extension_of(submission.student_id)
-        seconds = submission.total_seconds_late if late else 0
-        for notebook in submission.notebooks:
+    submissions = {submission.id: submission for submission in book.assignment_submissions(lab)}
+    with book.db.no_autoflush:  # which would look through all of them for each
+        for notebook in book.notebook_submissions(lab, lab):
+            submission = submissions[notebook.assignment_id]
+            if late := terms(work, submission.student_id, lab):
+                submission.timestamp = parse_utc(from_stamp(late["time"]))
+            if policy.due:
+                submission.extension = policy.extension_of(submission.student_id)
+            seconds = submission.total_seconds_late if late else 0
             notebook.late_submission_penalty = min(policy.penalty(seconds), counted(notebook)) if seconds else None
 
 
