@@ -106,7 +106,7 @@ def minigpt(spec: dict[str, Any], folder: Path) -> tuple[int, Callable[[], float
     theirs = load_file(folder / "weights.safetensors")
     checkpoint.load_weights(model.module, huggingface.from_weights(config.model, theirs), folder)
     batches = iter(tokens(folder))
-    split = SimpleNamespace(batch=lambda *_: next(batches), documents=lambda _x: None)
+    split = SimpleNamespace(mode="cross", batch=lambda *_: next(batches), documents=lambda _x: None)
     number = iter(range(10**6))
     return size(model), lambda: train.train_step(fabric, config, model, optimizer, split, next(number))["loss"]
 
