@@ -314,6 +314,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--size", choices=list(SIZES), help="default: 10m and 50m")
     options.add_argument("--family", choices=["neox", "llama"], help="default: both")
+    options.add_argument("--precision", choices=list(BANDS), help="default: both, side by side; at 50m they need more "
+                         "than 24 GB of memory")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--steps", type=int, default=2, help="steps of each contestant a round")
     options.add_argument("--threads", type=int, default=os.cpu_count())
@@ -325,7 +327,7 @@ def main() -> None:
     found = json.loads(given.output.read_text()) if given.output.exists() else {"parts": {}}
     for size in [given.size] if given.size else ["10m", "50m"]:
         for family in [given.family] if given.family else ["neox", "llama"]:
-            name = f"{size} {family}" + (" rungs" if given.rungs else "")
+            name = " ".join([size, family, *(["rungs"] if given.rungs else []), *filter(None, [given.precision])])
             if not given.again and found["parts"].get(name, {}).get("code") == code():
                 print(f"{name}: measured already; --again measures it anew")
                 continue
@@ -333,6 +335,7 @@ def main() -> None:
             given.batch_size = BATCH[size]
             config = shape(size, family)
             contestants = rungs() if given.rungs else race(with_peers=not given.alone)
+            contestants = [c for c in contestants if given.precision in (None, c.precision)]
             part = measure(contestants, config, given)
             found["parts"][name] = part | {"threads": given.threads, "date": datetime.date.today().isoformat(),
                                            "tokens_per_step": given.batch_size * config.max_seq_len, "code": code()}
