@@ -349,6 +349,12 @@ class Stopped(Exception):
     pass
 
 
+def breaks_off(documents, after):
+    """So many of the documents, and then a stop."""
+    yield from documents[:after]
+    raise Stopped
+
+
 def test_a_writer_that_stops_after_any_group_goes_on_to_the_same_bytes(prepared, tmp_path, monkeypatch):
     config, tokenizer, _folder = prepared
     monkeypatch.setattr("minigpt.corpus.write.GROUP_BYTES", 1500)
@@ -356,13 +362,9 @@ def test_a_writer_that_stops_after_any_group_goes_on_to_the_same_bytes(prepared,
     settings = {"validation_share": 0.3, "tokens_per_shard": 1200}
     write_shards(documents, tokenizer, tmp_path / "calm", **settings)
 
-    def breaks_off(after):
-        yield from documents[:after]
-        raise Stopped
-
     for after in (1, 5, 11, 12, 30, 39):
         with pytest.raises(Stopped):
-            write_shards(breaks_off(after), tokenizer, tmp_path / "stopped", **settings)
+            write_shards(breaks_off(documents, after), tokenizer, tmp_path / "stopped", **settings)
         assert not (tmp_path / "stopped").exists()
         for ids in (tmp_path / "stopped.partial").glob("*.ids"):
             ids.write_bytes(ids.read_bytes() + b"torn")  # tokens that were written, and no journal after them
@@ -375,13 +377,8 @@ def test_tokens_that_a_failing_machine_took_with_it_are_missed(prepared, tmp_pat
     config, tokenizer, _folder = prepared
     monkeypatch.setattr("minigpt.corpus.write.GROUP_BYTES", 1500)
     documents = list(read_documents(config.data))
-
-    def breaks_off():
-        yield from documents[:20]
-        raise Stopped
-
     with pytest.raises(Stopped):
-        write_shards(breaks_off(), tokenizer, tmp_path / "stopped", validation_share=0.3)
+        write_shards(breaks_off(documents, 20), tokenizer, tmp_path / "stopped", validation_share=0.3)
     ids = tmp_path / "stopped.partial" / "train_00000.ids"
     ids.write_bytes(ids.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"train_00000.ids has lost tokens .*; remove .*stopped.partial and call"):
@@ -392,13 +389,8 @@ def test_documents_that_changed_since_the_stop_are_refused(prepared, tmp_path, m
     config, tokenizer, _folder = prepared
     monkeypatch.setattr("minigpt.corpus.write.GROUP_BYTES", 1500)
     documents = list(read_documents(config.data))
-
-    def breaks_off():
-        yield from documents[:20]
-        raise Stopped
-
     with pytest.raises(Stopped):
-        write_shards(breaks_off(), tokenizer, tmp_path / "stopped", validation_share=0.3)
+        write_shards(breaks_off(documents, 20), tokenizer, tmp_path / "stopped", validation_share=0.3)
     changed = [dataclasses.replace(documents[0], text="other"), *documents[1:]]
     for wrong in (changed, documents[:3]):
         with pytest.raises(ValueError, match=r"not those that .*stopped.partial was begun with"):
