@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import statistics
@@ -40,7 +41,9 @@ RESULT = HERE / "training.json"
 LEARNING_RATE = 1e-3
 BANDS = {"32-true": 2e-3, "bf16-mixed": 3e-2}
 """How far, in nats, a loss may lie from that of the reference at any step: more, and it is other training."""
-WARM_UP = 2
+KINDS = {"32-true": "float32", "bf16-mixed": "bf16"}
+WARM_UP = 5
+"""Steps before the first that counts: so many until an allocator that keeps memory has all that it needs."""
 
 SIZES = {"10m": {"vocab_size": 8192, "n_layers": 4, "d_model": 320, "n_heads": 5, "max_seq_len": 256},
          "50m": {"vocab_size": 32_000, "n_layers": 6, "d_model": 512, "n_heads": 8, "max_seq_len": 512},
@@ -73,19 +76,21 @@ class Contestant:
     @property
     def name(self) -> str:
         extras = [f"{name} {value}" for name, value in (self.model | self.train | self.environment).items()]
-        kind = "float32" if self.precision == "32-true" else "bf16"
-        return " ".join([self.engine, kind, "compiled" if self.compile else "eager", *extras])
+        return " ".join([self.engine, KINDS[self.precision], "compiled" if self.compile else "eager", *extras])
 
 
-def race(with_peers: bool = True) -> list[Contestant]:
-    """minigpt and its peers, float32 and bf16, eager and compiled; the fastest with kept memory; bare products."""
+def race(precision: str, with_peers: bool = True) -> list[Contestant]:
+    """transformers as it comes; minigpt and its peers in one precision; the fastest with kept memory; bare products."""
     engines = ("transformers", "litgpt", "minigpt") if with_peers else ("minigpt",)
-    settings = [(precision, compiled) for precision in BANDS for compiled in (False, True)]
+    rough = precision != "32-true"
+    first = [Contestant(engine=engines[0], precision="32-true")] if rough else []
     runners = [Contestant(engine=engine, precision=precision, compile=compiled,
-                          **(FAST if engine == "minigpt" and (compiled or precision == "bf16-mixed") else {}))
-               for precision, compiled in settings for engine in engines]
-    keepers = [Contestant(engine=engine, compile=True, environment=KEEPS) for engine in engines if engine != "minigpt"]
-    return runners + keepers + [Contestant(engine="products", precision=precision) for precision in BANDS]
+                          **(FAST if engine == "minigpt" and (compiled or rough) else {}))
+               for compiled in (False, True) for engine in engines]
+    keepers = [Contestant(engine=engine, precision=precision, compile=True, environment=KEEPS)
+               for engine in engines if engine != "minigpt"]
+    products = [Contestant(engine="products", precision=kind) for kind in BANDS if kind in (precision, "32-true")]
+    return first + runners + keepers + products
 
 
 def rungs() -> list[Contestant]:
@@ -314,8 +319,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--size", choices=list(SIZES), help="default: 10m and 50m")
     options.add_argument("--family", choices=["neox", "llama"], help="default: both")
-    options.add_argument("--precision", choices=list(BANDS), help="default: both, side by side; at 50m they need more "
-                         "than 24 GB of memory")
+    options.add_argument("--precision", choices=list(BANDS), help="default: both, one after the other")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--steps", type=int, default=2, help="steps of each contestant a round")
     options.add_argument("--threads", type=int, default=os.cpu_count())
@@ -325,26 +329,27 @@ def main() -> None:
     options.add_argument("--output", type=Path, default=RESULT)
     given = options.parse_args()
     found = json.loads(given.output.read_text()) if given.output.exists() else {"parts": {}}
-    for size in [given.size] if given.size else ["10m", "50m"]:
-        for family in [given.family] if given.family else ["neox", "llama"]:
-            name = " ".join([size, family, *(["rungs"] if given.rungs else []), *filter(None, [given.precision])])
-            if not given.again and found["parts"].get(name, {}).get("code") == code():
-                print(f"{name}: measured already; --again measures it anew")
-                continue
-            print(name, flush=True)
-            given.batch_size = BATCH[size]
-            config = shape(size, family)
-            contestants = rungs() if given.rungs else race(with_peers=not given.alone)
-            contestants = [c for c in contestants if given.precision in (None, c.precision)]
-            part = measure(contestants, config, given)
-            found["parts"][name] = part | {"threads": given.threads, "date": datetime.date.today().isoformat(),
-                                           "tokens_per_step": given.batch_size * config.max_seq_len, "code": code()}
-            result = {"title": "Training speed on a processor", "command": "python bench/training.py",
-                      "date": datetime.date.today().isoformat(), "machine": machine(), **pages(found["parts"]),
-                      "parts": found["parts"]}
-            write_text(given.output, json.dumps(result, indent=1) + "\n")
-            for line in table(part):
-                print("  " + "  ".join(f"{cell:>10}" for cell in line))
+    sizes = [given.size] if given.size else ["10m", "50m"]
+    families = [given.family] if given.family else ["neox", "llama"]
+    precisions = [None] if given.rungs else [given.precision] if given.precision else list(BANDS)
+    for size, family, precision in itertools.product(sizes, families, precisions):
+        name = f"{size} {family} {KINDS[precision] if precision else 'rungs'}"
+        if not given.again and found["parts"].get(name, {}).get("code") == code():
+            print(f"{name}: measured already; --again measures it anew")
+            continue
+        print(name, flush=True)
+        given.batch_size = BATCH[size]
+        config = shape(size, family)
+        contestants = race(precision, with_peers=not given.alone) if precision else rungs()
+        part = measure(contestants, config, given)
+        found["parts"][name] = part | {"threads": given.threads, "date": datetime.date.today().isoformat(),
+                                       "tokens_per_step": given.batch_size * config.max_seq_len, "code": code()}
+        result = {"title": "Training speed on a processor", "command": "python bench/training.py",
+                  "date": datetime.date.today().isoformat(), "machine": machine(), **pages(found["parts"]),
+                  "parts": found["parts"]}
+        write_text(given.output, json.dumps(result, indent=1) + "\n")
+        for line in table(part):
+            print("  " + "  ".join(f"{cell:>10}" for cell in line))
 
 
 if __name__ == "__main__":

@@ -91,18 +91,23 @@ def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets)
 
 
-def nats_and_slopes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What n tokens cost together, and how that changes with each logit; for targets below 0 nothing is paid.
+def nats_and_slopes(states: Tensor, matrix: Tensor, targets: Tensor, matrix_slope: Tensor) -> tuple[Tensor, Tensor]:
+    """What n tokens cost together, and how that changes with each state; for targets below 0 nothing is paid.
 
-    Shapes  logits (n, V), targets (n,) -> (), (n, V) in the logits' dtype; in between everything is float32.
-    The rows of slopes whose targets are below 0 are left as they come: mind them where they are used.
+    How it changes with the matrix is added to matrix_slope. Between the products everything is float32.
+
+    Shapes  states (n, D), matrix (V, D), targets (n,), matrix_slope (V, D) -> (), (n, D).
     """
+    logits = states @ matrix.T  # (n, V)
     exact = logits.float()
     nats = F.cross_entropy(exact, targets, reduction="sum")
     shares = exact.softmax(dim=-1)
     del exact  # it is large
     hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
-    return nats, shares.sub_(hit.float()).to(logits.dtype)
+    slopes = shares.sub_(hit.float()).to(logits.dtype)  # (n, V)
+    paid = (targets >= 0)[:, None]
+    matrix_slope += slopes.T @ (states * paid)
+    return nats, slopes @ matrix * paid
 
 
 class ChunkedLoss(Function):
@@ -120,17 +125,14 @@ class ChunkedLoss(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, chunk: int, derive: Callable) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        paid = (targets >= 0)[:, None]
         states, matrix, total = x.to(dtype), weight.to(dtype), 0.0
         exact = torch.promote_types(weight.dtype, torch.float32)  # chunks add up in it
         x_slope, weight_slope = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
-            nats, slopes = derive(states[rows] @ matrix.T, targets[rows])  # (), (n, V)
+            nats, x_slope[rows] = derive(states[rows], matrix, targets[rows], weight_slope)
             total = total + nats
-            x_slope[rows] = slopes @ matrix
-            weight_slope += slopes.T @ (states[rows] * paid[rows])
-        ctx.slopes, ctx.dtype, ctx.n_paid = (x_slope.mul_(paid), weight_slope), weight.dtype, paid.sum()
+        ctx.slopes, ctx.dtype, ctx.n_paid = (x_slope, weight_slope), weight.dtype, (targets >= 0).sum()
         return total / ctx.n_paid
 
     @staticmethod

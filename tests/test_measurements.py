@@ -46,7 +46,8 @@ def test_minigpt_and_transformers_train_alike_and_both_are_counted(training, fam
 
 def test_whatever_is_set_outside_all_contestants_get_the_same_pages_unless_told_otherwise(training, monkeypatch):
     monkeypatch.setenv(training.HUGE_PAGES, "1")
-    found = {c.name: training.surroundings(c, 1)[training.HUGE_PAGES] for c in [*training.race(), *training.rungs()]}
+    contestants = [c for precision in training.BANDS for c in training.race(precision)] + training.rungs()
+    found = {c.name: training.surroundings(c, 1)[training.HUGE_PAGES] for c in contestants}
     assert {name for name, value in found.items() if value == "1"} == {n for n in found if n.endswith("ENABLE 1")}
 
 
