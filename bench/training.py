@@ -49,7 +49,7 @@ SIZES = {"10m": {"vocab_size": 8192, "n_layers": 4, "d_model": 320, "n_heads": 5
          "50m": {"vocab_size": 32_000, "n_layers": 6, "d_model": 512, "n_heads": 8, "max_seq_len": 512},
          "tiny": {"vocab_size": 128, "n_layers": 2, "d_model": 32, "n_heads": 2, "max_seq_len": 32}}
 BATCH = {"10m": 8, "50m": 4, "tiny": 2}
-PIECES, CHUNK = {"model": {"attention_pieces": 4}}, {"train": {"loss_chunk": 512}}
+PIECES, CHUNK = {"model": {"attention_pieces": 2}}, {"train": {"loss_chunk": 512}}
 FAST = PIECES | CHUNK
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """Has torch put large tensors into memory pages of 2 MB; off unless a contestant says otherwise."""
