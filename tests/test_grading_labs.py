@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_grading_tiny import EXPOSED
 
@@ -10,6 +11,7 @@ from grading.course import Course
 from grading.gradebook import release_labs
 from grading.preflight import disagreements, preflight
 from grading.session import WarmParent
+from minigpt.evaluate import parses
 
 COURSE = Course(Path(__file__).resolve().parents[1])
 ENGINE = sorted((COURSE.root / "grading").glob("*.py"))
@@ -26,6 +28,12 @@ def imports_of(path):
 @pytest.mark.parametrize("name", COURSE.lab_names)
 def test_a_lab_agrees_with_its_chapter_and_checks(name):
     assert disagreements(COURSE.lab(name)) == []
+
+
+def test_lab_00_finds_the_end_of_a_function_where_minigpt_does():
+    (question,) = (q for q in COURSE.lab("lab00_journey").questions if q.id == "parses")
+    for case in question.cases(np.random.default_rng(0)):
+        assert question.expected(*case.args) == parses(*case.args), case.label
 
 
 def test_labs_are_what_the_solutions_generate():

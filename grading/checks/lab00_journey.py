@@ -76,7 +76,8 @@ MISSING = Question(
               "            names.append(name)\n"
               "    return tuple(names)"),
     ),
-    hints=("The table in the last section names the three files; the cell above it lists a folder with `iterdir`.",
+    hints=('The section "What is left on the disk?": its first cell lists a folder with `iterdir`, and the sentence '
+           "below its table names the three files.",
            "Go through the three names, not through the folder: for each, ask whether the folder has a file of that "
            "name.",
            '`needed = ("config.json", "model.safetensors", "tokenizer.json")`'),
@@ -216,7 +217,7 @@ BITS_PER_BYTE = Question(
 def parses(text):
     lines = text.split("\n")
     for end in range(1, len(lines)):
-        if lines[end].strip() and not lines[end][0].isspace():
+        if lines[end].strip() and lines[end][0] not in " \t)":
             break
     else:
         return False
@@ -240,6 +241,8 @@ def parses_cases(rng):
              label="a line of spaces inside the function"),
         Call("parses", f"def {name}(x):\n    if x:\n\n        return {number}\n    return 0\nprint(1)",
              label="an empty line inside the function"),
+        Call("parses", f"def {name}(\n    x,\n    n={number},\n):\n    return x * n\n\n\nx = 1",
+             label="a list of arguments that is closed on a line of its own"),
         Call("parses", f"def {name}(x", label="a text that breaks off in its first line"),
         Call("parses", f"def {name}(x):\n    return y_{number}\n\n\nclass A:", label="a name that does not exist"),
         Call("parses", f"def {name}():\n    pass\n" + open_bracket, label="a broken function after a correct one"),
@@ -249,10 +252,11 @@ def parses_cases(rng):
 FIND_END = '''    lines = text.split("\\n")
     end = None
     for i, line in enumerate(lines[1:], 1):
-        if line.strip() and not line.startswith((" ", "\\t")):
+        if line.strip() and not line.startswith((" ", "\\t", ")")):
             end = i
             break
 '''
+BRACKET_ENDS = FIND_END.replace(', ")"', "")
 
 PARSES = Question(
     id="parses", title="Does it parse?", points=15, part="core", teaches="journey-write",
@@ -272,10 +276,17 @@ PARSES = Question(
         Wrong("empty-line-ends",
               "def parses(text):\n    lines = text.split('\\n')\n"
               "    for end in range(1, len(lines)):\n"
-              "        if not lines[end].startswith(' '):\n            break\n    else:\n        return False\n"
+              "        if not lines[end].startswith((' ', ')')):\n            break\n    else:\n        return False\n"
               "    try:\n        ast.parse('\\n'.join(lines[:end]))\n    except SyntaxError:\n        return False\n"
               "    return True",
               "An empty line ends the function in your answer. Skip lines without any character but spaces."),
+        Wrong("bracket-ends",
+              f"def parses(text):\n{BRACKET_ENDS}"
+              "    if end is None:\n        return False\n"
+              "    try:\n        ast.parse('\\n'.join(lines[:end]))\n    except SyntaxError:\n        return False\n"
+              "    return True",
+              "A line that begins with ) ends the function in your answer. It only closes the list of arguments: go on "
+              "to the next line."),
         Wrong("never-parses",
               f"def parses(text):\n{FIND_END}    return end is not None",
               "You find where the function ends and do not ask whether it parses. Give those lines to ast.parse and "
@@ -295,13 +306,13 @@ PARSES = Question(
               "    try:\n        return ast.parse('\\n'.join(lines[:end])) is not None\n"
               "    except (SyntaxError, ValueError):\n        return False"),
         Right("regular-expression",
-              "import re\n\n\ndef parses(text):\n    match = re.search(r'\\n(?=\\S)', text)\n"
+              "import re\n\n\ndef parses(text):\n    match = re.search(r'\\n(?=[^\\s)])', text)\n"
               "    if match is None:\n        return False\n"
               "    try:\n        ast.parse(text[:match.start()])\n    except SyntaxError:\n        return False\n"
               "    else:\n        return True"),
         Right("next",
               "def parses(text):\n    first, *rest = text.split('\\n')\n"
-              "    end = next((i for i, line in enumerate(rest) if line.strip() and line[0] not in ' \\t'), None)\n"
+              "    end = next((i for i, line in enumerate(rest) if line.strip() and line[0] not in ' \\t)'), None)\n"
               "    if end is None:\n        return False\n"
               "    try:\n        ast.parse('\\n'.join([first, *rest[:end]]))\n        return True\n"
               "    except SyntaxError:\n        return False"),

@@ -621,7 +621,7 @@ GROWTH_RECORD = Question(
     rubric=(
         "2 points for each of the five lines: the failure is concrete and was made in this lab; a measured number "
         "shows it; the cause names the formula that predicts it; the repair says what was changed; the same "
-        "measurement after the repair proves it. A line without a number of its own earns 1."
+        "measurement after the repair proves it. Of lines 1, 2 and 5 each without a number of its own earns 1."
     ),
 )
 

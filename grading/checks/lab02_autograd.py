@@ -500,7 +500,7 @@ def mlp(X, W, b, v, c):
         ),
     ),
     hints=(
-        "The three formulas for two switches, and `dead` in chapter 01: a table of pre-activations is `X @ W.T + b`.",
+        "The three formulas for two switches, and `dead` in lab 01: a table of pre-activations is `X @ W.T + b`.",
         "First the table (B, F) of the hidden neurons, then the bend, `np.maximum`, then each row times v, added up.",
         "`z = X @ W.T + b`",
     ),

@@ -125,7 +125,7 @@ def count_pairs(ids, V):
         ),
     ),
     hints=(
-        "`count_pairs` in the first cell of the chapter; mind the remark at its last line.",
+        "`count_pairs` in the first cell of the chapter; mind the remark beside `np.add.at`.",
         "The first tokens of all pairs are `ids[:-1]`, the second ones are `ids[1:]`: add 1 at each of these places.",
         "`counts = np.zeros((V, V))`",
     ),

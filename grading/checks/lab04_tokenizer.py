@@ -1007,8 +1007,8 @@ ADVICE = Question(
     teaches="tokenizer-vocabulary",
     written=True,
     hints=(
-        "Figure 4 of the chapter, and the table of unseen pairs below it.",
-        "Which column is a saving, which is a score, and where does the score turn?",
+        "Figure 4 of the chapter, and the last column of the table above it.",
+        "Which row is a saving, which is a score, and where does the score turn?",
         '"Tokens per page fall to the end, but ..."',
     ),
     rubric="2 points: tokens per page fall while bits per byte turn at 2,000, so fewer tokens is not a better model. "
@@ -1024,8 +1024,9 @@ RECORD = Question(
     part="record",
     teaches="tokenizer-record",
     written=True,
-    rubric="2 points for each of the five lines that is about something the learner did and holds a number of their "
-    "own: the failure, the measurement, the cause, the repair, the same measurement again.",
+    rubric="2 points for each of the five lines that is about something the learner did: the failure, the measurement "
+    "and the same measurement again with a number of their own, the cause with the rule or formula that predicts it, "
+    "the repair with the change.",
 )
 
 QUESTIONS = [PAIR, MERGE, TRAIN, ENCODE, TEXT, PACK, BILL, WEIGHT, STREAM, ADVICE, RECORD]

@@ -933,8 +933,9 @@ RECORD = Question(
     part="record",
     teaches="transformer-record",
     written=True,
-    rubric="2 points for each of the five lines that is about something the learner did and holds a number of their "
-    "own: the failure, the measurement, the cause, the repair, the same measurement again.",
+    rubric="2 points for each of the five lines that is about something the learner did: the failure, the measurement "
+    "and the same measurement again with a number of their own, the cause with the rule or formula that predicts it, "
+    "the repair with the change.",
 )
 
 QUESTIONS = [NORMS, ROTARY, SWIGLU, GROUPED, BLOCK, COUNT, WIDTH, CACHE, DIALECT, RANKING, RECORD]

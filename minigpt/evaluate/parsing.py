@@ -17,7 +17,7 @@ LONGEST = 256
 def first_function(text: str) -> str | None:
     """The first function of a text that starts with `def`, or None if the text breaks off inside it.
 
-    The function ends where a line that is not indented follows it.
+    The function ends where a line that is not indented follows it. A line that begins with `)` closes its arguments.
     """
     lines = text.strip("\n").splitlines()
     for end, line in enumerate(lines[1:], start=1):
