@@ -6,7 +6,7 @@
   labs     generate labs/ from solutions/
   grade    grade the demonstration class
   lab      JupyterLab alone
-  bench    the measurements behind the page of that name in the book
+  bench    six of the measurements behind the page of that name in the book; for the others: python bench/NAME.py
   clean    remove what can be made again: site and runs (marks in grading/_work and the environment stay)
 
   SERVE=0  class: do not serve at the end       SITE_PORT=8000, LAB_PORT=8888  where to serve

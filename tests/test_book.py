@@ -126,6 +126,20 @@ def test_package_asks_for_nothing_that_requirements_do_not_pin():
     assert set(wanted) - pins - torch_brings == set()
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_time_that_a_chapter_names_is_near_the_one_measured(path):
+    words = {"a": 1, "one": 1, "two": 2} | {str(number): number for number in range(1, 100)}
+    said = re.search(r"\*\*Time\*\* 4\d minutes to read[^,]*, ([^.]*) to compute", path.read_text())[1]
+    times = [words[word] * (60 if "minute" in said else 1) for word in said.split() if word in words]
+    measured = json.loads((ROOT / "bench" / "notebooks.json").read_text())["notebooks"][path.stem]["median"]
+    assert min(times) / 1.5 < measured < max(times) * 1.5, f"{said}, and {measured:.0f} seconds were measured"
+
+
+def test_every_page_calls_a_chapter_by_its_two_digits():
+    pages = [*CHAPTERS, *BOOK.glob("*.md"), *BOOK.glob("parts/*.md"), *ROOT.glob("solutions/*/*.ipynb")]
+    assert not {page.name: found for page in pages if (found := re.findall(r"[Cc]hapter \d(?!\d)", page.read_text()))}
+
+
 def test_symbols_show_the_sizes_of_the_journey():
     from minigpt.recipes import journey
 

@@ -160,9 +160,9 @@ def empty_folder(monkeypatch, tmp_path):
 
 def test_every_command_of_the_page_on_a_billion_is_called_by_a_test_below():
     about = ("llama_1b", "runs/rehearsal")
-    words = ("plan", "shards", "slurm", "train", "report")
+    words = ("plan", "shards", "slurm", "train", "evaluate", "report")
     assert all(step[0] == "minigpt" for step in STEPS)
-    assert sum(len(steps(word, what)) for what in about for word in words) == len(STEPS) == 10
+    assert sum(len(steps(word, what)) for what in about for word in words) == len(STEPS) == 11
 
 
 def test_the_page_on_a_billion_quotes_what_its_plans_say(monkeypatch, capsys, empty_folder):
@@ -207,7 +207,8 @@ def test_the_rehearsal_of_the_page_on_a_billion_goes_through(monkeypatch, capsys
     for word in ("shards", "train"):
         (step,) = steps(word, "runs/rehearsal")
         assert call(monkeypatch, capsys, *step, "--data.source", texts, *SMALL)[0] == 0
-    (report,) = steps("report", "runs/rehearsal")
+    (evaluate,), (report,) = steps("evaluate", "runs/rehearsal"), steps("report", "runs/rehearsal")
+    assert "bits_per_byte" in call(monkeypatch, capsys, *evaluate)[1]
     assert "report.html" in call(monkeypatch, capsys, *report)[1]
     for named in [*re.findall(r"`runs/llama_1b/(\w+\.(?:csv|jsonl))`", BILLION), "report.html", "report.md"]:
         assert (empty_folder / "runs/rehearsal" / named).exists() and named in BILLION
