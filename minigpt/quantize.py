@@ -22,6 +22,9 @@ Make = Callable[[nn.Linear], nn.Module]
 MANY_ROWS = 16
 """From more rows than this on it pays to write an integer matrix out in bfloat16 and to multiply by that."""
 
+AT_ONCE = 16
+"""PyTorch's product of few rows reads so many inputs at once, also where a row has fewer left."""
+
 
 def lighter(model: GPT, weights: Weights) -> GPT:
     """A copy of the model for writing alone: matrices with one input are one, and their numbers are `weights`.
@@ -81,30 +84,38 @@ def join(layers: Sequence[nn.Linear]) -> nn.Linear:
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """8-bit integers (N, K) and one scale a row (N,), so that integers * scale is the weight but for rounding.
+    """8-bit integers (N, K) and one bfloat16 scale a row (N,), so that integers * scale is the weight but for rounding.
 
-    Symmetric: a row's largest number becomes 127 or -127, and 0 stays 0. No number is off by more than half a scale.
+    Symmetric: a row's largest number becomes 127 or -127, and 0 stays 0. No number is off by more than half a scale,
+    because the integers are made for the scale that they are multiplied by: the rounded one.
     Source  Dettmers et al. 2022, "LLM.int8()", section 2.1 (absmax, one scale a row).
     """
-    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+    scale = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
+    return (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with 8-bit weights; the product turns them back into numbers as it reads them."""
+    """A linear layer with 8-bit weights; the product turns them back into numbers as it reads them.
+
+    Zeros fill K up to a multiple of AT_ONCE: without them the product reads on into the next row.
+    """
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         integers, scale = quantize(layer.weight.detach().float())
-        self.register_buffer("integers", integers)
-        self.register_buffer("scale", scale.bfloat16())
+        self.missing = -layer.in_features % AT_ONCE
+        self.register_buffer("integers", F.pad(integers, (0, self.missing)))
+        self.register_buffer("scale", scale)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().bfloat16())
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (M, K)
+        if self.missing:
+            rows = F.pad(rows, (0, self.missing))
         if len(rows) > MANY_ROWS:
-            return F.linear(x, self.integers.to(x.dtype) * self.scale[:, None], self.bias)
-        made = torch._weight_int8pack_mm(rows, self.integers, self.scale)  # (M, N)
+            made = F.linear(rows, self.integers.to(rows.dtype)) * self.scale  # (M, N)
+        else:
+            made = torch._weight_int8pack_mm(rows, self.integers, self.scale)
         return (made if self.bias is None else made + self.bias).view(*x.shape[:-1], -1)
 
 
