@@ -284,8 +284,9 @@ def generate(arguments: list[str]) -> None:
         """
         model, tokenizer, _ = load(folder)
         model = lighter(model, weights)
+        pieces = stream(model, tokenizer, prompt, max_new_tokens, sampling=sampling, stop=stop)
         print(prompt, end="", flush=True)
-        for piece in stream(model, tokenizer, prompt, max_new_tokens, sampling=sampling, stop=stop):
+        for piece in pieces:
             print(piece, end="", flush=True)
         print()
 

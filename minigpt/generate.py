@@ -4,6 +4,7 @@ Axes: B batch, T time in tokens, V vocabulary.
 """
 
 import codecs
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,9 @@ class Sampling:
     """The same seed gives the same text; row i of a batch has seed + i."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature} but must be at least 0; 0 takes the likeliest token")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature} but must be a number from 0 on; "
+                             "0 takes the likeliest token")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k} but must keep at least 1 token")
         for name in ("top_p", "min_p"):
@@ -44,17 +46,21 @@ def pick(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
     """One token id for each row of logits. Shapes  logits (B, V), draws (B,) from 0 to 1 -> (B,).
 
     A row's draw is where on the line from 0 to 1 it lands when the tokens lie on it, as long as they are likely.
+    Raises  ValueError if a score is NaN, or infinite.
     Source  Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration" (top-p).
     """
     logits = logits.float()
+    top = logits.amax(dim=-1, keepdim=True)  # NaN where one of the row is
+    if not top.isfinite().all():
+        raise ValueError("the model's scores are not finite; look at its weights, or take an earlier checkpoint")
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / sampling.temperature
+    logits = (logits - top) / max(sampling.temperature, torch.finfo(torch.float32).tiny)
     keep = torch.ones_like(logits, dtype=torch.bool)
     if sampling.top_k is not None:
-        keep &= logits >= logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        keep &= likeliest(logits, sampling.top_k)
     if sampling.top_p is not None:
-        ordered, order = logits.softmax(dim=-1).sort(descending=True)
+        ordered, order = logits.softmax(dim=-1).sort(descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered  # probability of all likelier tokens together
         keep &= torch.zeros_like(keep).scatter(-1, order, before < sampling.top_p)
     if sampling.min_p is not None:
@@ -64,12 +70,24 @@ def pick(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
     return torch.searchsorted(line, draws[:, None] * line[:, -1:], right=True)[:, 0]
 
 
+def likeliest(logits: Tensor, k: int) -> Tensor:
+    """Whether a token is among its row's k with the highest scores; of equal ones the lowest ids are.
+
+    Shapes  logits (B, V) -> (B, V).
+    """
+    least = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
+    above, equal = logits > least, logits == least
+    return above | (equal & (equal.cumsum(dim=-1) <= k - above.sum(dim=-1, keepdim=True)))
+
+
 def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling,
-                documents: Tensor | None = None) -> Iterator[Tensor]:
+                documents: Tensor | None = None, n_ids: int | None = None) -> Iterator[Tensor]:
     """One (B,) tensor of new ids after the other, for prompts (B, T).
 
     Row i draws from a generator of its own, of seed + i: what is in the other rows does not change it.
-    Raises  ValueError for an empty prompt, an id that the model does not know, or a text longer than the model.
+    With n_ids only ids below it are drawn: a model may know more of them than its tokenizer.
+    Raises  ValueError, when it is called, for an empty prompt, an id that the model does not know, or a text longer
+            than the model.
     """
     T, limit = ids.shape[1], model.config.max_seq_len
     if not T:
@@ -81,15 +99,20 @@ def next_tokens(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling
     if T + max_new_tokens > limit:
         raise ValueError(f"{T} tokens of prompt and {max_new_tokens} new ones are more than max_seq_len {limit}; "
                          + (f"ask for at most {limit - T}" if limit > T else "shorten the prompt"))
+    return _draw(model, ids, max_new_tokens, sampling, documents, n_ids)
+
+
+def _draw(model: GPT, ids: Tensor, max_new_tokens: int, sampling: Sampling, documents: Tensor | None,
+          n_ids: int | None) -> Iterator[Tensor]:
     generators = [torch.Generator().manual_seed(sampling.seed + row) for row in range(len(ids))]
     draws = torch.stack([torch.rand(max_new_tokens, generator=generator, dtype=torch.double)
                          for generator in generators]).to(ids.device)
     dtype = torch.float32 if ids.device.type == "cpu" else model.embedding.weight.dtype
-    cache = Cache(model.config, ids.shape[0], ids.device, dtype, T + max_new_tokens)
+    cache = Cache(model.config, ids.shape[0], ids.device, dtype, ids.shape[1] + max_new_tokens)
     for step in range(max_new_tokens):
         with torch.inference_mode():
             logits = model.head(model.states(ids, cache, documents)[:, -1])  # (B, V)
-            picked = pick(logits, sampling, draws[:, step])
+            picked = pick(logits[:, :n_ids], sampling, draws[:, step])
         yield picked
         ids = picked[:, None]
         documents = None if documents is None else documents[:, -1:]
@@ -104,8 +127,11 @@ def left_pad(prompts: Sequence[Sequence[int]], device: torch.device | None = Non
     """Prompts of unequal lengths that end together, (B, T), and their documents: 1, but 0 where there is no token.
 
     Positions need no care: rotary attention knows distances alone, and filling in front keeps those.
-    Documents are None where all prompts have one length. Raises ValueError if a prompt has no tokens.
+    Documents are None where all prompts have one length. Raises ValueError if a prompt has no tokens, or if none is
+    given.
     """
+    if not prompts:
+        raise ValueError("there are no prompts; give at least one")
     if not all(prompts):
         raise ValueError("a prompt has no tokens; give at least one, for example the end-of-text token")
     T = max(map(len, prompts))
@@ -148,10 +174,17 @@ class Writer:
 
 def stream(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, *, sampling: Sampling | None = None,
            stop: Sequence[str] = ()) -> Iterator[str]:
-    """What the model adds to a prompt, piece by piece as it is written; see Writer."""
+    """What the model adds to a prompt, piece by piece as it is written; see Writer.
+
+    What cannot be is refused when this is called, before there is a piece.
+    """
     ids, _ = left_pad([encode_prompt(tokenizer, prompt)], model.embedding.weight.device)
-    writer = Writer(tokenizer, stop)
-    for new in next_tokens(model, ids, max_new_tokens, sampling or Sampling()):
+    tokens = next_tokens(model, ids, max_new_tokens, sampling or Sampling(), n_ids=tokenizer.vocab_size)
+    return _write(Writer(tokenizer, stop), tokens)
+
+
+def _write(writer: Writer, tokens: Iterator[Tensor]) -> Iterator[str]:
+    for new in tokens:
         if piece := writer.add(int(new)):
             yield piece
         if writer.done:
@@ -163,6 +196,8 @@ def stream(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, *
 def complete(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, *, samples: int = 1,
              sampling: Sampling | None = None, stop: Sequence[str] = ()) -> list[str]:
     """The prompt and what the model adds to it, `samples` times; the seeds follow each other."""
+    if samples < 1:
+        raise ValueError(f"samples is {samples} but counts texts; give at least 1")
     return complete_many(model, tokenizer, [prompt] * samples, max_new_tokens, sampling=sampling, stop=stop)
 
 
@@ -171,7 +206,7 @@ def complete_many(model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], max_
     """Each prompt and what the model adds to it, all in one batch; what stream with seed + i adds to prompt i."""
     ids, documents = left_pad([encode_prompt(tokenizer, prompt) for prompt in prompts], model.embedding.weight.device)
     texts, writers = list(prompts), [Writer(tokenizer, stop) for _ in prompts]
-    for new in next_tokens(model, ids, max_new_tokens, sampling or Sampling(), documents):
+    for new in next_tokens(model, ids, max_new_tokens, sampling or Sampling(), documents, tokenizer.vocab_size):
         for row, id in enumerate(new.tolist()):
             texts[row] += writers[row].add(id)
         if all(writer.done for writer in writers):

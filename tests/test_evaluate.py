@@ -12,6 +12,7 @@ from minigpt.corpus import Shards, read_documents, write_shards
 from minigpt.disk import locked
 from minigpt.evaluate import bits_per_byte, evaluate_run, ladder, parses, validation_loss
 from minigpt.evaluate.ladder import count
+from minigpt.evaluate.parsing import PROMPT, parse_rate
 from minigpt.evaluate.statistics import bits_per_byte_interval, share_interval
 from minigpt.model import GPT
 from minigpt.train import train
@@ -107,6 +108,15 @@ def test_the_ladder_goes_down(prepared):
     ("def ", False), ("def f():\n\nx = 1", False), ("def f():\n    '\\d'\n\nx", True)])
 def test_a_function_parses_only_if_it_is_whole_and_correct(text, answer):
     assert parses(text) is answer
+
+
+def test_a_model_too_short_to_begin_a_function_is_refused(prepared):
+    config, tokenizer, _folder = prepared
+    n = len(tokenizer.encode(PROMPT))
+    with pytest.raises(ValueError, match=f"has {n} tokens but max_seq_len is {n}; train a model of at least {n + 1}"):
+        parse_rate(GPT(dataclasses.replace(config.model, max_seq_len=n)), tokenizer, samples=2)
+    rate, texts = parse_rate(GPT(dataclasses.replace(config.model, max_seq_len=n + 1)), tokenizer, samples=2)
+    assert rate == 0 and len(texts) == 2
 
 
 def test_the_journey_leaves_every_artifact_and_a_second_one_leaves_them_alone(short_run, tmp_path):

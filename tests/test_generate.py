@@ -36,11 +36,36 @@ def test_sampling_keeps_only_the_likely_tokens(keep, allowed):
 
 
 @pytest.mark.parametrize(("setting", "sentence"), [
-    ({"temperature": -1.0}, "temperature is -1.0"), ({"top_k": 0}, "top_k is 0"), ({"top_p": 0.0}, "top_p is 0.0"),
-    ({"min_p": 1.5}, "min_p is 1.5")], ids=str)
+    ({"temperature": -1.0}, "temperature is -1.0"), ({"temperature": float("nan")}, "temperature is nan"),
+    ({"temperature": float("inf")}, "temperature is inf"), ({"top_k": 0}, "top_k is 0"),
+    ({"top_p": 0.0}, "top_p is 0.0"), ({"min_p": 1.5}, "min_p is 1.5")], ids=str)
 def test_an_impossible_sampling_is_refused(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
         Sampling(**setting)
+
+
+@pytest.mark.parametrize("keep", [{"top_k": 2}, {"top_p": 0.55}], ids=str)
+def test_of_equal_tokens_the_first_are_kept_and_no_more_than_asked_for(keep):
+    logits = torch.tensor([0.1, 0.3, 0.3, 0.3]).log().repeat(2000, 1)
+    assert set(pick(logits, Sampling(**keep), draws(2000)).tolist()) == {1, 2}
+    assert set(pick(logits, Sampling(top_k=1), draws(2000)).tolist()) == {1}
+    assert set(pick(torch.zeros(2000, 4), Sampling(top_k=9), draws(2000)).tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-40, 1e-300])
+def test_a_temperature_near_zero_takes_the_likeliest_token(temperature):
+    logits = 100 * torch.randn(50, 300, generator=torch.Generator().manual_seed(0))
+    for row in (logits, logits - 1e4):
+        assert torch.equal(pick(row, Sampling(temperature=temperature), draws(50)), row.argmax(dim=-1))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_scores_that_are_not_finite_are_refused(wrong, temperature):
+    logits = torch.zeros(2, 4)
+    logits[1, 2] = wrong
+    with pytest.raises(ValueError, match="the model's scores are not finite"):
+        pick(logits, Sampling(temperature=temperature), draws(2))
 
 
 def test_sampling_follows_the_probabilities():
@@ -130,6 +155,35 @@ def test_the_longer_of_two_stop_strings_counts_if_it_begins_first(writer):
 def test_fewer_tokens_than_none_are_refused(writer):
     with pytest.raises(ValueError, match="max_new_tokens is -1 but counts tokens"):
         list(stream(*writer, "the cat", -1))
+
+
+@pytest.mark.parametrize(("prompt", "new", "sentence"), [
+    ("the cat", -1, "max_new_tokens is -1"), ("the cat " * 20, 5, "shorten the prompt")])
+def test_a_stream_is_refused_before_its_first_piece(writer, prompt, new, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        stream(*writer, prompt, new)
+    with pytest.raises(ValueError, match="a stop string is empty"):
+        stream(*writer, prompt[:7], 3, stop=[""])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(), Sampling(top_k=400)], ids=str)
+def test_ids_that_the_tokenizer_lacks_are_never_drawn(writer, sampling):
+    """Models in Hugging Face's format often have a few more ids than their tokenizer, for round sizes."""
+    from conftest import LLAMA
+
+    padded, tokenizer = GPT(dataclasses.replace(LLAMA, vocab_size=400), seed=3).eval(), writer[1]
+    with torch.no_grad():
+        padded.head.weight[:280] = 0
+        padded.head.weight[280:] *= 1e3
+    text = complete(padded, tokenizer, "the cat", 20, samples=3, sampling=sampling)[0]
+    assert text == "the cat" + "".join(stream(padded, tokenizer, "the cat", 20, sampling=sampling))
+
+
+def test_no_text_at_all_is_refused(writer):
+    with pytest.raises(ValueError, match="samples is 0 but counts texts"):
+        complete(*writer, "the cat", 3, samples=0)
+    with pytest.raises(ValueError, match="there are no prompts"):
+        complete_many(*writer, [], 3)
 
 
 def test_an_empty_stop_string_is_refused(writer):

@@ -43,8 +43,15 @@ def _is_python(text: str) -> bool:
 
 def parse_rate(model: GPT, tokenizer: Tokenizer, *, samples: int, temperature: float = 0.3,
                seed: int = 0) -> tuple[float, list[str]]:
-    """Share of generated functions that parse, and the texts."""
-    room = min(LONGEST, model.config.max_seq_len - len(tokenizer.encode(PROMPT)))
+    """Share of generated functions that parse, and the texts.
+
+    Raises  ValueError if the model's texts are too short to begin a function.
+    """
+    begun, limit = len(tokenizer.encode(PROMPT)), model.config.max_seq_len
+    if begun >= limit:
+        raise ValueError(f"the beginning of a function has {begun} tokens but max_seq_len is {limit}; "
+                         f"train a model of at least {begun + 1}")
+    room = min(LONGEST, limit - begun)
     sampling = Sampling(temperature=temperature, seed=seed)
     texts = complete(model, tokenizer, PROMPT, room, samples=samples, sampling=sampling)
     return sum(map(parses, texts)) / samples, texts
