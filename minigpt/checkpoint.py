@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
 
 from minigpt import huggingface
-from minigpt.config import ModelConfig, RunConfig
+from minigpt.config import ModelConfig, RunConfig, read_fields
 from minigpt.disk import sha256, whole_folder, write_text
 from minigpt.huggingface import Weights
 from minigpt.model import GPT
@@ -132,9 +132,7 @@ def load_huggingface(folder: Path) -> GPT:
     Raises  ValueError if it is of another family, or if files are missing or damaged.
     """
     folder = Path(folder)
-    if not (folder / "config.json").exists():
-        raise ValueError(f"there is no config at {folder / 'config.json'}; give the folder of a model")
-    config = huggingface.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = huggingface.from_config(read_fields(folder / "config.json"))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"there are no weights in {folder}; it needs files that end in .safetensors")
@@ -182,9 +180,11 @@ def write_weights(path: Path, weights: Weights, tokenizer: Tokenizer) -> None:
     whole = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
     try:
         save_file(whole, partial, metadata={"format": "pt", "tokenizer": tokenizer.fingerprint})
+        partial.replace(path)
     except SafetensorError as fault:
         raise OSError(None, f"the weights could not be written ({fault})", str(path)) from None
-    partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # what a full disk has taken of it
 
 
 def read_weights(path: Path) -> Weights:

@@ -63,6 +63,7 @@ class ModelConfig:
             )
         if not 0 <= self.rotary_fraction <= 1:
             raise ValueError(f"rotary_fraction is {self.rotary_fraction} but must lie between 0 and 1")
+        check_above_zero(self, "rotary_base", "norm_eps")
         if self.rotary_width % 2:
             raise ValueError(
                 f"rotary_fraction {self.rotary_fraction} of a head of width {self.d_head} turns "
@@ -222,6 +223,17 @@ class TrainConfig:
         if self.keep_every < 0 or self.keep_every % self.save_every:
             raise ValueError(f"keep_every is {self.keep_every} but a checkpoint comes every {self.save_every} steps "
                              "(save_every); choose a multiple of that, or 0 to keep the newest alone")
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip} but is the longest gradient allowed; give a positive number, "
+                             "a very large one such as 1e9 for no clipping")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed} but must not be negative; choose another")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay is {self.weight_decay} but must not be negative; 0 decays nothing")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 0 and below 1; "
+                                 "0.9 (beta1) and 0.95 (beta2) are usual")
         if self.loss_chunk < 0:
             raise ValueError(f"loss_chunk is {self.loss_chunk} but counts tokens; 0 takes all of them at once")
         if self.batch_size % self.accumulate:
@@ -280,19 +292,37 @@ class RunConfig:
     def read(cls, path: Path) -> "RunConfig":
         """The config in a JSON file; fields that are younger than the file get their defaults.
 
-        Raises  ValueError, naming them, if fields are unknown or missing, or if a newer minigpt wrote the file.
+        Raises  ValueError, naming them, if fields are unknown, missing or of another kind, or if a newer minigpt wrote
+                the file.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"there is no config at {path}; give the folder of a run or a checkpoint") from None
-        except json.JSONDecodeError as fault:
-            raise ValueError(f"{path} is not JSON ({fault}); restore the file or train again") from None
+        values = read_fields(path)
         version = values.pop("version", 1)
+        check_kind(path, "version", version, int)
         if version > VERSION:
             raise ValueError(f"{path} has version {version} but this minigpt reads versions up to {VERSION}; "
                              "install a newer minigpt")
         return build(cls, values, str(path))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The named values in a JSON file. Raises ValueError if there is no such file or if it holds something else."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no config at {path}; give the folder of a run, a checkpoint or a model") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise ValueError(f"{path} is not JSON ({fault}); restore the file or train again") from None
+    check_kind(path, "the whole file", values, dict)
+    return values
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a list of named fields"}
+
+
+def check_kind(where: Path | str, name: str, value: Any, kind: type) -> None:
+    """Raises ValueError, naming file and field, if a value from JSON is not of this kind. 3 is a number too."""
+    if kind in KINDS and type(value) is not kind and (kind, type(value)) != (float, int):
+        raise ValueError(f"{where} has {value!r:.60} where {name} should be {KINDS[kind]}; correct or restore the file")
 
 
 def build(kind: type, values: dict[str, Any], where: str) -> Any:
@@ -309,8 +339,11 @@ def build(kind: type, values: dict[str, Any], where: str) -> Any:
     if missing := sorted(required - set(values)):
         raise ValueError(f"{where} lacks the field {missing[0]!r} of {kind.__name__}; add it")
     hints = get_type_hints(kind)
-    nested = {name: build(hints[name], value, where) if dataclasses.is_dataclass(hints[name]) else value
-              for name, value in values.items()}
+    nested = {}
+    for name, value in values.items():
+        inner = dataclasses.is_dataclass(hints[name])
+        check_kind(where, name, value, dict if inner else hints[name])
+        nested[name] = build(hints[name], value, where) if inner else value
     return kind(**nested)
 
 
@@ -327,6 +360,13 @@ def check_positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1; give a positive number")
+
+
+def check_above_zero(config: Any, *names: str) -> None:
+    """Raises ValueError, naming the field, if one of these is 0, less, or NaN."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)} but must be above 0; give a positive number")
 
 
 def check_choices(config: Any) -> None:

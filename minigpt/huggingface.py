@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.config import ModelConfig
+from minigpt.config import ModelConfig, check_kind
 
 Weights = dict[str, Tensor]
 
 NEOX = {"norm": "layernorm", "mlp": "gelu", "bias": True}
 LLAMA = {"norm": "rmsnorm", "mlp": "swiglu", "bias": False, "parallel": False}
+
+SIZES = {"vocab_size": "vocab_size", "n_layers": "num_hidden_layers", "d_model": "hidden_size",
+         "n_heads": "num_attention_heads", "d_ff": "intermediate_size", "max_seq_len": "max_position_embeddings"}
 
 NEOX_NAMES = {
     "embedding": "gpt_neox.embed_in", "norm": "gpt_neox.final_layer_norm", "head": "embed_out",
@@ -50,9 +53,7 @@ def family(config: ModelConfig) -> str:
 def to_config(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
     """The content of `transformers`' config.json."""
     kind = family(config)
-    both = {"model_type": kind, "vocab_size": config.vocab_size, "hidden_size": config.d_model,
-            "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
-            "intermediate_size": config.d_ff, "max_position_embeddings": config.max_seq_len,
+    both = {"model_type": kind, **{their: getattr(config, our) for our, their in SIZES.items()},
             "tie_word_embeddings": config.tied, "bos_token_id": end_of_text, "eos_token_id": end_of_text,
             "dtype": "float32"}
     if kind == "llama":
@@ -67,7 +68,10 @@ def to_config(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
 
 
 def from_config(theirs: dict[str, Any]) -> ModelConfig:
-    """The ModelConfig that a config.json of `transformers` describes. Raises ValueError for another family."""
+    """The ModelConfig that a config.json of `transformers` describes.
+
+    Raises  ValueError for another family, and, naming it, for a value that is missing or of another kind.
+    """
     kind = theirs.get("model_type")
     if kind not in ("gpt_neox", "llama"):
         raise ValueError(f"the model is of the family {kind!r} but only gpt_neox and llama can be read; choose one")
@@ -75,21 +79,32 @@ def from_config(theirs: dict[str, Any]) -> ModelConfig:
     if (curve := theirs.get("hidden_act", known)) != known:
         raise ValueError(f"the model's activation is {curve!r} but of a {kind} only {known!r} can be read; "
                          "choose another model")
-    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    rope = take(theirs, "rope_parameters", dict, {}) or take(theirs, "rope_scaling", dict, {})
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise ValueError(f"the model stretches its rotary positions ({rope}), which is not supported; choose another")
-    both = {"vocab_size": theirs["vocab_size"], "n_layers": theirs["num_hidden_layers"],
-            "d_model": theirs["hidden_size"], "n_heads": theirs["num_attention_heads"],
-            "d_ff": theirs["intermediate_size"], "max_seq_len": theirs["max_position_embeddings"],
-            "tied": theirs.get("tie_word_embeddings", False)}
+    both = {our: take(theirs, their, int) for our, their in SIZES.items()}
+    both["tied"] = take(theirs, "tie_word_embeddings", bool, False)
+    base = take(theirs, "rope_theta" if kind == "llama" else "rotary_emb_base", float, 10_000.0)
+    both["rotary_base"] = take(rope, "rope_theta", float, base)
     if kind == "llama":
-        base = rope.get("rope_theta", theirs.get("rope_theta", 10_000.0))
-        return ModelConfig(**both, **LLAMA, n_kv_heads=theirs.get("num_key_value_heads", both["n_heads"]),
-                           rotary_base=base, norm_eps=theirs["rms_norm_eps"])
-    return ModelConfig(**both, **NEOX, n_kv_heads=both["n_heads"], norm_eps=theirs["layer_norm_eps"],
-                       parallel=theirs.get("use_parallel_residual", True),
-                       rotary_fraction=rope.get("partial_rotary_factor", theirs.get("rotary_pct", 0.25)),
-                       rotary_base=rope.get("rope_theta", theirs.get("rotary_emb_base", 10_000.0)))
+        return ModelConfig(**both, **LLAMA, n_kv_heads=take(theirs, "num_key_value_heads", int, both["n_heads"]),
+                           norm_eps=take(theirs, "rms_norm_eps", float))
+    return ModelConfig(**both, **NEOX, n_kv_heads=both["n_heads"], norm_eps=take(theirs, "layer_norm_eps", float),
+                       parallel=take(theirs, "use_parallel_residual", bool, True),
+                       rotary_fraction=take(rope, "partial_rotary_factor", float,
+                                            take(theirs, "rotary_pct", float, 0.25)))
+
+
+def take(theirs: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """What a config.json says under a name; null is as good as nothing.
+
+    Raises  ValueError, naming it, if it is of another kind, or missing where there is no default.
+    """
+    value = default if theirs.get(name) is None else theirs[name]
+    if value is None:
+        raise ValueError(f"config.json lacks {name!r}; take the file that was saved with the weights")
+    check_kind("config.json", name, value, kind)
+    return value
 
 
 def to_weights(config: ModelConfig, weights: Weights) -> Weights:
@@ -108,7 +123,10 @@ def to_weights(config: ModelConfig, weights: Weights) -> Weights:
 
 
 def from_weights(config: ModelConfig, theirs: Weights) -> Weights:
-    """Weights under our names, from those of `transformers`; old helper tensors are left out."""
+    """Weights under our names, from those of `transformers`; old helper tensors are left out.
+
+    Raises  ValueError, naming it, for a tensor that has no counterpart or does not hold queries, keys and values.
+    """
     names = {their: our for our, their in (LLAMA_NAMES if family(config) == "llama" else NEOX_NAMES).items()}
     if family(config) == "gpt_neox":
         names["lm_head"] = "head"  # newer versions of transformers
@@ -120,6 +138,9 @@ def from_weights(config: ModelConfig, theirs: Weights) -> Weights:
         if "query_key_value" not in our:
             weights[our] = tensor
             continue
+        if tensor.shape[:1] != (3 * config.d_model,):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} but queries, keys and values need "
+                             f"{3 * config.d_model} rows; it belongs to another config")
         for other, part in zip(("to_queries", "to_keys", "to_values"), split(config, tensor), strict=True):
             weights[our.replace("query_key_value", other)] = part
     if config.tied:
@@ -144,7 +165,7 @@ def rename(name: str, names: dict[str, str]) -> str:
 
     Raises  ValueError for a name that has no counterpart.
     """
-    stem, last = name.rsplit(".", 1)
+    stem, _, last = name.rpartition(".")
     if stem in names:
         return f"{names[stem]}.{last}"
     for blocks in (ours for ours in names if stem.startswith(ours + ".")):

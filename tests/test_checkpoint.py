@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from minigpt import checkpoint
@@ -71,6 +72,19 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(saved, prepared, monkeypa
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(saved, config, GPT(config.model, 1).state_dict(), tokenizer)
     assert (saved / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", [SafetensorError("No space left on device"), OSError(28, "No space left on device")])
+def test_weights_that_a_disk_has_no_room_for_leave_nothing_of_themselves(saved, prepared, monkeypatch, fault):
+    def full(weights, path, metadata):
+        path.write_bytes(b"half of it")
+        raise fault
+
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.write_weights(saved / "model.safetensors", {}, prepared[1])
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_half_a_checkpoint_does_not_count(tmp_path):

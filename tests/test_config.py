@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -99,7 +100,8 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_the_nearest_that_do
 
 @pytest.mark.parametrize(("field", "value", "sentence"), [
     ("n_kv_heads", 3, "not divisible by n_kv_heads 3"), ("rotary_fraction", 1.5, "between 0 and 1"),
-    ("n_layers", 0, "at least 1"), ("rotary_fraction", 0.04, "in pairs")])
+    ("n_layers", 0, "at least 1"), ("rotary_fraction", 0.04, "in pairs"), ("rotary_base", 0.0, "rotary_base is 0.0"),
+    ("norm_eps", -1e-5, "norm_eps is -1e-05 but must be above 0"), ("norm_eps", float("nan"), "norm_eps is nan")])
 def test_an_impossible_model_is_refused(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(recipes.journey().model, **{field: value})
@@ -110,7 +112,10 @@ def test_an_impossible_model_is_refused(field, value, sentence):
     ("min_learning_rate", 1.0, "min_learning_rate"), ("cooldown_share", 1.5, "between 0 and 1"),
     ("watts", -1.0, "must not be negative"), ("keep_every", 300, "a checkpoint comes every 200 steps"),
     ("keep_every", -200, "choose a multiple"), ("sharding", "half", "one of full, gradients, hybrid, none"),
-    ("schedule", "linear", "one of cosine, wsd")])
+    ("schedule", "linear", "one of cosine, wsd"), ("clip", 0.0, "clip is 0.0 .* such as 1e9 for no clipping"),
+    ("clip", -1.0, "clip is -1.0"), ("clip", float("nan"), "clip is nan"), ("seed", -1, "seed is -1"),
+    ("beta1", 1.0, "beta1 is 1.0 but must be at least 0 and below 1"), ("beta2", -0.1, "beta2 is -0.1"),
+    ("weight_decay", -0.1, "weight_decay is -0.1 but must not be negative")])
 def test_an_impossible_training_is_refused(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(recipes.journey().train, **{field: value})
@@ -159,6 +164,31 @@ def test_a_field_that_is_missing_is_named(tmp_path):
     path.write_text('{"name": "x"}')
     with pytest.raises(ValueError, match="lacks the field 'model'"):
         RunConfig.read(path)
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), [
+    ((), [], "config.json has \\[\\] where the whole file should be a list of named fields"),
+    (("model",), 3, "config.json has 3 where model should be a list of named fields"),
+    (("version",), "2", "config.json has '2' where version should be a whole number"),
+    (("train", "steps"), "300", "config.json has '300' where steps should be a whole number"),
+    (("train", "steps"), True, "config.json has True where steps should be a whole number"),
+    (("train", "clip"), None, "config.json has None where clip should be a number"),
+    (("train", "compile"), "no", "config.json has 'no' where compile should be true or false"),
+    (("data", "source"), 5, "config.json has 5 where source should be a text")])
+def test_a_value_of_another_kind_names_file_and_field(tmp_path, path, value, sentence):
+    values = json.loads(recipes.journey().to_json())
+    if path:
+        inner = values if len(path) == 1 else values[path[0]]
+        inner[path[-1]] = value
+    (tmp_path / "config.json").write_text(json.dumps(values if path else value))
+    with pytest.raises(ValueError, match=sentence):
+        RunConfig.read(tmp_path / "config.json")
+
+
+def test_a_whole_number_is_a_number(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(recipes.journey().to_json().replace('"clip": 1.0', '"clip": 1'))
+    assert RunConfig.read(path) == recipes.journey()
 
 
 def test_configs_are_frozen():

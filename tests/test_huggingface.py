@@ -1,10 +1,12 @@
 """Models walk out of the door into transformers, and in."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from conftest import LLAMA, NEOX
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,6 +27,7 @@ SHAPES = {
     "llama-one-kv-head": dataclasses.replace(LLAMA, n_kv_heads=1, d_model=48, d_ff=40, n_layers=3, rotary_base=500.0),
     "neox-parallel": NEOX,
     "neox-serial": dataclasses.replace(NEOX, parallel=False, rotary_fraction=1.0),
+    "neox-tied": dataclasses.replace(NEOX, tied=True),
     "neox-half-rotary": dataclasses.replace(NEOX, rotary_fraction=0.5, n_heads=2, n_kv_heads=2, norm_eps=1e-3),
 }
 IDS = torch.randint(300, (2, 32), generator=torch.Generator().manual_seed(0))
@@ -83,7 +86,9 @@ def test_an_exported_model_comes_back_the_same(exported):
     GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, hidden_size=32, intermediate_size=40, num_hidden_layers=1,
                                      num_attention_heads=4, max_position_embeddings=40, use_parallel_residual=False,
                                      rotary_pct=1.0)),
-], ids=["llama-grouped", "llama-tied", "neox", "neox-serial"])
+    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, hidden_size=32, intermediate_size=40, num_hidden_layers=1,
+                                     num_attention_heads=4, max_position_embeddings=40, tie_word_embeddings=True)),
+], ids=["llama-grouped", "llama-tied", "neox", "neox-serial", "neox-tied"])
 @torch.no_grad()
 def test_a_model_of_transformers_gives_the_same_logits_here(theirs, tmp_path):
     theirs.eval().save_pretrained(tmp_path)
@@ -116,6 +121,55 @@ def test_another_activation_is_refused(config):
     theirs = huggingface.to_config(config, 0) | {"hidden_act": "relu"}
     with pytest.raises(ValueError, match=r"activation is 'relu' but of a .* only '(silu|gelu)' can be read"):
         huggingface.from_config(theirs)
+
+
+def folder_of(config, path):
+    """A model in Hugging Face's format, and what its config.json says."""
+    path.mkdir()
+    theirs = huggingface.to_config(config, 0)
+    save_file(huggingface.to_weights(config, GPT(config).state_dict()), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(theirs))
+    return theirs
+
+
+@pytest.mark.parametrize(("config", "key"), [
+    (LLAMA, "rms_norm_eps"), (LLAMA, "max_position_embeddings"), (NEOX, "layer_norm_eps"), (NEOX, "hidden_size")])
+def test_what_a_config_lacks_is_named(config, key, tmp_path):
+    theirs = folder_of(config, tmp_path / "theirs")
+    for broken in ({name: value for name, value in theirs.items() if name != key}, theirs | {key: None}):
+        (tmp_path / "theirs" / "config.json").write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match=f"config.json lacks '{key}'"):
+            checkpoint.load_huggingface(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    ("[]", "config.json has \\[\\] where the whole file should be"), ("{", "config.json is not JSON"),
+    ('{"model_type": "llama", "vocab_size": "300"}', "has '300' where vocab_size should be a whole number"),
+    ('{"model_type": "llama", "rope_scaling": "linear"}', "has 'linear' where rope_scaling should be a list of named")])
+def test_a_config_of_another_form_is_refused(content, sentence, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        checkpoint.load_huggingface(tmp_path)
+
+
+def test_without_a_number_of_key_value_heads_there_are_as_many_as_heads(tmp_path):
+    config = dataclasses.replace(LLAMA, n_kv_heads=4)
+    theirs = folder_of(config, tmp_path / "theirs")
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(theirs | {"num_key_value_heads": None}))
+    assert checkpoint.load_huggingface(tmp_path / "theirs").config == config
+
+
+@pytest.mark.parametrize(("name", "shape", "sentence"), [
+    ("gpt_neox.layers.1.attention.query_key_value.weight", (95, 32), r"value.weight has shape \(95, 32\) but"),
+    ("gpt_neox.layers.1.attention.query_key_value.bias", (), r"query_key_value.bias has shape \(\) but"),
+    ("gpt_neox.layers.0.attention.query_key_value.weight", (96, 5), r"to_queries.weight in .* has shape \(32, 5\)"),
+    ("odd", (3,), "the tensor odd has no counterpart")])
+def test_a_tensor_that_does_not_fit_is_named(name, shape, sentence, tmp_path):
+    folder_of(NEOX, tmp_path / "theirs")
+    path = tmp_path / "theirs" / "model.safetensors"
+    save_file(load_file(path) | {name: torch.zeros(shape)}, path)
+    with pytest.raises(ValueError, match=sentence):
+        checkpoint.load_huggingface(tmp_path / "theirs")
 
 
 def test_stretched_positions_are_refused():
