@@ -86,9 +86,17 @@ class CausalAttention(Function):
 
 
 def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Nats per token, in float32 whatever the logits are. Shapes  logits (N, V), targets (N,) -> ()."""
+    """Nats per token, in float32 whatever the logits are; where no token is paid for, 0.
+
+    Shapes  logits (N, V), targets (N,), below 0 where nothing is paid -> ().
+    """
     logits = logits.float()  # from here on the narrower ones are free
-    return F.cross_entropy(logits, targets)
+    return F.cross_entropy(logits, targets, reduction="sum") / n_paid(targets)
+
+
+def n_paid(targets: Tensor) -> Tensor:
+    """By how many tokens a sum is divided for its mean: by those that are paid for, and by 1 if none is."""
+    return (targets >= 0).sum().clamp(min=1)
 
 
 def nats_and_slopes(states: Tensor, matrix: Tensor, targets: Tensor, matrix_slope: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +121,7 @@ def nats_and_slopes(states: Tensor, matrix: Tensor, targets: Tensor, matrix_slop
 class ChunkedLoss(Function):
     """Mean nats per token, of the logits of so many tokens at a time: a (N, V) tensor never exists.
 
-    Tokens with targets below 0 are left out of the mean.
+    Tokens with targets below 0 are left out of the mean; where all are, it is 0.
     The slopes are worked out along with the loss, while a chunk's logits are at hand, so that the backward pass
     need not compute the logits again. `derive` is `nats_and_slopes`, compiled or not.
 
@@ -132,7 +140,7 @@ class ChunkedLoss(Function):
             rows = slice(start, start + chunk)
             nats, x_slope[rows] = derive(states[rows], matrix, targets[rows], weight_slope)
             total = total + nats
-        ctx.slopes, ctx.dtype, ctx.n_paid = (x_slope, weight_slope), weight.dtype, (targets >= 0).sum()
+        ctx.slopes, ctx.dtype, ctx.n_paid = (x_slope, weight_slope), weight.dtype, n_paid(targets)
         return total / ctx.n_paid
 
     @staticmethod

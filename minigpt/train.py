@@ -185,7 +185,7 @@ def shares_of_loss(fabric: Fabric, split: Shards, targets: list[Tensor]) -> list
     if split.mode == "cross":  # every token is paid for
         return [1 / len(targets)] * len(targets)
     paid = [int((piece != IGNORED).sum()) for piece in targets]
-    usual = float(gather(fabric, sum(paid)).mean())
+    usual = float(gather(fabric, sum(paid)).mean()) or 1.0  # where nothing is asked of the whole batch
     return [count / usual for count in paid]
 
 

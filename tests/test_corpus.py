@@ -254,8 +254,18 @@ def test_packing_asks_for_every_token_of_a_document_once_and_never_across(prepar
     x, y = split.rows(range(len(split)))
     wanted = Counter(pair for document in whole_documents for pair in pairwise(document))
     assert asked(x, y) == wanted
-    n_tokens = sum(map(len, whole_documents))
+    n_tokens = sum(len(document) - (len(document) % length == 1) for document in whole_documents)
     assert split.padding == pytest.approx(1 - n_tokens / x.numel())
+
+
+def test_packing_makes_no_window_that_nothing_is_asked_of(prepared, tmp_path):
+    """Documents one token longer than a window: of each, its end-of-text token is left over."""
+    _config, tokenizer, _folder = prepared
+    text = "the cat sat"
+    write_shards([Document(str(i), text) for i in range(20)], tokenizer, tmp_path / "shards", validation_share=0.3)
+    split = Shards(tmp_path / "shards", "train", tokenizer, len(tokenizer.encode(text)), "pack")
+    _, y = split.rows(range(len(split)))
+    assert (y != IGNORED).all() and split.padding == 0
 
 
 def test_packing_cuts_no_document_that_fits(prepared, whole_documents):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from minigpt.corpus.shards import IGNORED
-from minigpt.kernels import CausalAttention, ChunkedLoss, Rotation, nats_and_slopes
+from minigpt.kernels import CausalAttention, ChunkedLoss, Rotation, mean_nats, nats_and_slopes
 
 
 def draw(*shape):
@@ -43,6 +43,17 @@ def test_a_loss_in_chunks_has_the_value_and_the_derivatives_of_the_whole(chunk, 
     torch.testing.assert_close(made, whole, atol=1e-6, rtol=1e-6, check_dtype=False)
     wanted = torch.autograd.grad(3 * whole, (x, weight))
     torch.testing.assert_close(torch.autograd.grad(3 * made, (x, weight)), wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [
+    lambda x, weight, targets: mean_nats(x @ weight.T, targets),
+    lambda x, weight, targets: ChunkedLoss.apply(x, weight, targets, 4, nats_and_slopes)], ids=["at once", "in chunks"])
+def test_where_nothing_is_paid_for_the_loss_is_0_and_nothing_moves(mean):
+    """Divided by the number of its tokens, it would be 0 / 0, and the whole batch with it."""
+    x, weight = draw(9, 5), draw(11, 5)
+    loss = mean(x, weight, torch.full((9,), IGNORED))
+    assert loss.item() == 0
+    assert not any(slope.any() for slope in torch.autograd.grad(loss, (x, weight)))
 
 
 def test_a_loss_in_chunks_has_no_second_backward_pass():

@@ -7,9 +7,11 @@ import torch
 from conftest import LLAMA, NEOX
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from minigpt import checkpoint
 from minigpt.corpus import Shards
+from minigpt.corpus.shards import IGNORED
 from minigpt.evaluate import read_log
 from minigpt.evaluate.log import read_alarms, read_rows
 from minigpt.model import GPT
@@ -192,6 +194,23 @@ def test_a_second_run_in_the_same_folder_is_refused(prepared, tmp_path):
     run(prepared, tmp_path / "new")
 
 
+def test_a_batch_of_which_nothing_is_asked_costs_nothing(prepared, tmp_path, monkeypatch):
+    """Packed documents may leave a piece of a batch without a token that is paid for: its mean is no 0 / 0."""
+    config, *others = prepared
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, documents="pack"))
+    real = Shards.batch
+
+    def batch(self, step, *arguments):
+        x, y = real(self, step, *arguments)
+        y[: {3: 4, 5: 2}.get(step, 0)] = IGNORED
+        return x, y
+
+    monkeypatch.setattr(Shards, "batch", batch)
+    log = read_log(run((config, *others), tmp_path / "run", accumulate=2) / "log.csv")
+    assert (log[3]["loss"], log[3]["gradient_norm"]) == (0, 0)
+    assert all(row["loss"] > 1 for row in log if row["step"] != 4)
+
+
 def test_a_spike_is_told_and_does_not_stop_the_run(prepared, tmp_path, monkeypatch, capsys):
     real = GPT.loss
 
@@ -279,6 +298,24 @@ def test_a_longer_run_with_cooldown_begins_as_the_shorter_one(short_run):
 
     assert beginning("wsd", 100) == beginning("wsd", 200)
     assert beginning("cosine", 100) != beginning("cosine", 200)
+
+
+def test_a_gradient_longer_than_clip_is_scaled_down_to_it_and_no_other(prepared, tmp_path):
+    """Seen by the optimizer: after a step of AdamW, which divides by the gradient's length, little of it shows."""
+    lengths = []
+
+    def measure(optimizer, *_):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        lengths.append(float(torch.cat([weight.grad.flatten() for weight in weights]).norm()))
+
+    hook = register_optimizer_step_pre_hook(measure)
+    try:
+        folder = run(prepared, tmp_path / "run", clip=1.65)
+    finally:
+        hook.remove()
+    before = [row["gradient_norm"] for row in read_log(folder / "log.csv")]
+    assert min(before) < 1.65 < max(before)
+    assert lengths == pytest.approx([min(length, 1.65) for length in before], rel=1e-3)
 
 
 def test_only_matrices_decay(short_run):

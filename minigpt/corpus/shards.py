@@ -90,10 +90,13 @@ class Shards:
         return window
 
     def _pack(self, shard: int) -> list[list[tuple[int, int]]]:
-        """The windows of a shard, each as the pieces (begin, end) that it holds."""
+        """The windows of a shard, each as the pieces (begin, end) that it holds.
+
+        An end-of-text token that would be a piece alone is left out: nothing is asked of it.
+        """
         edges = [0, *(self._ends(shard) + 1).tolist()]
         pieces = [(cut, min(cut + self.length, end)) for begin, end in pairwise(edges)
-                  for cut in range(begin, end, self.length)]
+                  for cut in range(begin, end - 1, self.length)]
         return [[pieces[i] for i in window] for window in best_fit([end - begin for begin, end in pieces], self.length)]
 
     @property
