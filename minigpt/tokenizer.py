@@ -77,9 +77,14 @@ class Tokenizer:
                              "read it as UTF-8, or give its bytes to encode_bytes") from None
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """The ids of any bytes: those that are UTF-8 as text, every other one by itself."""
+        """The ids of any bytes: those that are UTF-8 as text, every other one by itself.
+
+        LLaMA 1 and 2 write a space before each text: with them, what follows a byte that is no text is no text either.
+        """
         parts = NO_TEXT.split(data.decode("utf-8", errors="surrogateescape"))
-        return [i for n, part in enumerate(parts) for i in (self._singles(part) if n % 2 else self.encode(part))]
+        alone = [n > 0 if self.leading else n % 2 == 1 for n in range(len(parts))]
+        return [i for part, single in zip(parts, alone, strict=True)
+                for i in (self._singles(part) if single else self.encode(part))]
 
     def _singles(self, part: str) -> list[int]:
         return [self.single[bytes([byte])] for byte in part.encode("utf-8", errors="surrogateescape")]

@@ -75,6 +75,14 @@ def test_a_tokenizer_like_that_of_llama_2_gives_any_text_back(old_llama, text):
     assert old_llama.end == "</s>" and old_llama.end_of_text == 2
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tokenizer_like_that_of_llama_2_gives_any_bytes_back(old_llama, seed):
+    noise = random.Random(seed).randbytes(20)
+    for data in (b"a\xffb", b"\xffa", b" \xff a", noise, b"the cat" + noise + TEXT.encode() + noise):
+        assert old_llama.decode_bytes(old_llama.encode_bytes(data)) == data
+    assert old_llama.encode_bytes(TEXT.encode()) == old_llama.encode(TEXT)
+
+
 def test_a_tokenizer_like_that_of_gpt_neox_gives_any_text_back(tokenizer, tmp_path):
     theirs = json.loads(tokenizer.engine.to_str())  # GPT-NeoX adds runs of spaces as plain tokens behind the merges
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
