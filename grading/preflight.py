@@ -5,6 +5,7 @@ is recognized by its name, every other right answer keeps it, hostile answers ea
 agree with each other.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +20,12 @@ from grading.ingest import rebuild
 from grading.judge import BLANK, BY_HAND, RIGHT, WRONG, Fault, Judge, Judgement, accepts, draw, expected_value, say
 from grading.question import Case, Question, Read
 from grading.session import Session, Value, WarmParent
+from grading.wire import DEEPEST
 
 SECRET = b"preflight"  # fixed, so that the same checks pass or fail everywhere
 ATTEMPTS = ("first", "second", "third", "fourth", "fifth")  # inputs are drawn anew for each
-ODD_VALUES = (None, "text", float("nan"), 0, True, [], {}, np.zeros((2, 3)))
+ODD_VALUES = (None, "text", float("nan"), 0, True, [], {}, np.zeros((2, 3)), 10**400, float("inf"),
+              functools.reduce(lambda inner, _: [inner], range(DEEPEST), 1.0), np.array([None, "text"], dtype=object))
 # Of the zoo, what can be said to any question; the tests run all of it.
 HOSTILE = ("returns_its_input", "returns_constants", "equal_to_everything", "mutates_its_inputs",
            "answers_by_the_count", "odd_numbers", "wrong_types", "patched_numpy", "looks_at_frames",

@@ -8,8 +8,9 @@ import pytest
 from test_grading_tiny import EXPOSED
 
 from grading.course import Course
+from grading.forbidden import forbidden_name
 from grading.gradebook import release_labs
-from grading.preflight import disagreements, preflight
+from grading.preflight import check_odd_values, disagreements, preflight
 from grading.session import WarmParent
 from minigpt.evaluate import parses
 
@@ -38,6 +39,31 @@ def test_lab_00_finds_the_end_of_a_function_where_minigpt_does():
 
 def test_labs_are_what_the_solutions_generate():
     assert release_labs(COURSE, check=True) == []
+
+
+@pytest.mark.parametrize("name", COURSE.lab_names)
+def test_no_odd_value_is_a_fault_of_a_check(name):
+    questions = [question for question in COURSE.lab(name).questions if not question.written]
+    assert [fault for question in questions for fault in check_odd_values(question)] == []
+
+
+@pytest.mark.parametrize(
+    ("lab", "question", "line"),
+    [
+        ("02", "mlp-gradient", "from torch.autograd import backward as b; b(loss)"),
+        ("02", "mlp-gradient", "torch.func.grad(loss)(w)"),
+        ("02", "mlp-gradient", "torch.autograd.functional.jacobian(loss, w)"),
+        ("05", "weights", "torch.ops.aten.scaled_dot_product_attention(q, k, v)"),
+        ("05", "step", "torch.ops.aten.scaled_dot_product_attention(q, k, v)"),
+        ("06", "grouped", "torch.ops.aten.scaled_dot_product_attention(q, k, v)"),
+        ("06", "norms", "torch.ops.aten.layer_norm(x, [4])"),
+        ("06", "norms", "torch.native_layer_norm(x, [4], gain, bias, eps)"),
+        ("06", "norms", "torch.nn.functional.group_norm(x, 1)"),
+    ],
+)
+def test_what_a_question_asks_for_is_no_call_of_a_library(lab, question, line):
+    (asked,) = [one for one in COURSE.lab(lab).questions if one.id == question]
+    assert forbidden_name([], f"import torch\n{line}", set(), asked.forbidden)
 
 
 @pytest.mark.slow

@@ -754,6 +754,28 @@ def gradient_source(hidden="np.maximum(0, z)", d_answer="2 * (hidden @ v + c - y
     return d_z.T @ X, {d_b or "d_z.sum(axis=0)"}, {d_v or "hidden.T @ d_answer"}, d_answer.sum()"""
 
 
+FINISHED = (
+    "minigpt.autograd.Value", "torch.autograd.grad", "torch.autograd.backward", "torch.autograd.functional",
+    "torch.Tensor.backward", ".backward", "torch.func.grad", "torch.func.grad_and_value", "torch.func.vjp",
+    "torch.func.jvp", "torch.func.jacrev", "torch.func.jacfwd", "torch.func.linearize",
+)  # fmt: skip
+
+
+def torch_source(imported, answer):
+    """An answer to question 8 that leaves the way back to torch."""
+    return f"""import torch
+{imported}
+
+def mlp_gradient(X, y, W, b, v, c):
+    X, y = torch.tensor(X), torch.tensor(y)
+    weights = [torch.tensor(w, dtype=torch.float64, requires_grad=True) for w in (W, b, v, c)]
+
+    def loss(W, b, v, c):
+        return ((torch.relu(X @ W.T + b) @ v + c - y) ** 2).mean()
+
+    {answer}"""
+
+
 GRADIENT = Question(
     id="mlp-gradient",
     title="Backwards through a network",
@@ -794,6 +816,17 @@ GRADIENT = Question(
             gradient_source(d_v="z.T @ d_answer"),
             "For the weights v you take the pre-activations. Their inputs are the hidden answers, after the bend.",
         ),
+        Wrong(
+            "torch-goes-back",
+            torch_source("from torch.autograd import backward as go_back",
+                         "go_back(loss(*weights))\n    return [w.grad for w in weights]"),
+            "Torch walks back for you. Write the three steps of the way back yourself.",
+        ),
+        Wrong(
+            "torch-takes-the-slopes",
+            torch_source("from torch.func import grad", "return grad(loss, argnums=(0, 1, 2, 3))(*weights)"),
+            "A function of torch takes the slopes for you. Write the three steps of the way back yourself.",
+        ),
     ),
     right=(
         Right(
@@ -827,7 +860,7 @@ GRADIENT = Question(
     ]""",
         ),
     ),
-    forbidden=("minigpt.autograd.Value", "torch.autograd.grad", "torch.Tensor.backward", ".backward"),
+    forbidden=FINISHED,
     hints=(
         "Chapter 01's `gradient` for one neuron, and the three steps above.",
         "Go back layer by layer: the slope for each answer (B,), then for each z (B, F), then for what made z.",

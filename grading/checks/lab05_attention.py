@@ -12,6 +12,7 @@ FINISHED = (
     "torch.nn.MultiheadAttention",
     "torch.nn.functional.multi_head_attention_forward",
     "torch.nn.attention",
+    "torch.ops",
 )
 
 # --- 1. One weight by hand ---
@@ -370,6 +371,16 @@ ATTEND = Question(
             "no-mask",
             attend_source(mask=False),
             "Every token sees the whole text. Without the causal mask, the answer stands in the question.",
+        ),
+        Wrong(
+            "finished",
+            """import torch
+
+def attend(x, to_queries, to_keys, to_values):
+    x, *given = (torch.as_tensor(array) for array in (x, to_queries, to_keys, to_values))
+    queries, keys, values = (x @ weights.T for weights in given)
+    return torch.ops.aten.scaled_dot_product_attention(queries[None], keys[None], values[None], is_causal=True)[0]""",
+            "You call the finished attention of torch. Write scores, mask, softmax and mixture yourself.",
         ),
         Wrong(
             "no-scale",

@@ -39,6 +39,10 @@ def rms_norm(x, gain, eps):
     return {rms.format(axis)}"""
 
 
+GIVEN = "torch.tensor(gain), torch.tensor(bias)"
+TENSORS = f"torch.tensor(x), x.shape[1:], {GIVEN}"
+TENSORS_OF_ONE_GROUP = f"torch.tensor(x), 1, {GIVEN}"
+
 NORMS = Question(
     id="norms",
     title="Two norms",
@@ -83,6 +87,18 @@ NORMS = Question(
             "Your variance divides by D - 1. LayerNorm takes the plain mean of the squares and divides by D; "
             "in torch that is var(..., unbiased=False).",
         ),
+        *(
+            Wrong(
+                name,
+                norms_source(layer=f"{finished}.numpy()").replace("def layer_norm", "import torch\n\ndef layer_norm"),
+                "Your layer_norm calls a finished one of torch. Write the mean, the root and the gain yourself.",
+            )
+            for name, finished in (
+                ("finished-native", f"torch.native_layer_norm({TENSORS}, eps)[0]"),
+                ("finished-aten", f"torch.ops.aten.layer_norm({TENSORS}, eps)"),
+                ("finished-group", f"torch.group_norm({TENSORS_OF_ONE_GROUP}, eps)"),
+            )
+        ),
     ),
     right=(
         Right(
@@ -114,8 +130,9 @@ def rms_norm(x, gain, eps):
     return x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt() * gain""",
         ),
     ),
-    forbidden=("torch.nn.functional.layer_norm", "torch.nn.functional.rms_norm", "torch.nn.LayerNorm",
-               "torch.nn.RMSNorm", "torch.layer_norm", "torch.rms_norm", "minigpt"),
+    forbidden=("torch.nn.functional.layer_norm", "torch.nn.functional.rms_norm", "torch.nn.functional.group_norm",
+               "torch.nn.LayerNorm", "torch.nn.RMSNorm", "torch.nn.GroupNorm", "torch.layer_norm", "torch.rms_norm",
+               "torch.group_norm", "torch.native_layer_norm", "torch.native_group_norm", "torch.ops", "minigpt"),
     hints=(
         "The cell with both norms in the section on range; numpy writes `axis=-1, keepdims=True` where torch writes "
         "`-1, keepdim=True`.",
@@ -400,6 +417,15 @@ GROUPED = Question(
             "Your softmax adds up to 1 over the tokens that ask. Each asking token shares out 1 over those it reads: "
             "axis=-1.",
         ),
+        Wrong(
+            "finished",
+            """import torch
+
+def grouped_attention(queries, keys, values):
+    given = (torch.tensor(array)[None] for array in (queries, keys, values))
+    return torch.ops.aten.scaled_dot_product_attention(*given, is_causal=True, enable_gqa=True)[0]""",
+            "You call the finished attention of torch. Write scores, mask, softmax and mixture yourself.",
+        ),
     ),
     right=(
         Right(
@@ -427,7 +453,8 @@ GROUPED = Question(
     return np.einsum("gstu,guk->gstk", weights, values).reshape(H, T, K)""",
         ),
     ),
-    forbidden=("torch.nn.functional.scaled_dot_product_attention", "minigpt"),
+    forbidden=("torch.nn.functional.scaled_dot_product_attention", "torch.nn.MultiheadAttention",
+               "torch.nn.functional.multi_head_attention_forward", "torch.nn.attention", "torch.ops", "minigpt"),
     hints=(
         "The section on grouped heads, and the attention that you wrote in lab 05. "
         "Numpy writes `np.repeat(..., axis=0)` where torch writes `repeat_interleave(..., dim=0)`.",
