@@ -5,6 +5,7 @@ bytes that were received once are known, so a second run changes nothing.
 """
 
 import csv
+import functools
 import hashlib
 import io
 import re
@@ -14,8 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from grading.course import Course, CourseError, alone, read_cells, write_whole
+from grading.course import Course, CourseError, alone, write_whole
 from grading.inbox import MOST_BYTES, HandedIn, Refused, folder_members, members, shown, sort_out
+from grading.ingest import is_readable
 from grading.lateness import STAMP, read_extensions, read_policy, save_policy, seconds_late, to_stamp
 
 COLUMNS = ("sha256", "student", "lab", "attempt", "received", "bytes", "readable", "file")
@@ -105,6 +107,7 @@ class _Inbox:
     """Where attempts are numbered and kept; `fixed` is the time that all get, or None to trust the files' own."""
 
     def __init__(self, course: Course, fixed: datetime | None, now: datetime, collected: Collected):
+        self.lab = functools.cache(course.lab)
         self.work, self.fixed, self.now, self.collected = course.work, fixed, now, collected
         self.receipts = read_receipts(course.work)
         self.n_bytes = 0
@@ -127,13 +130,14 @@ class _Inbox:
                     "counts; if the student went back to it, ask for it with a change")
             return
         number, most = len(earlier) + 1, read_policy(self.work, one.lab).attempts
-        if most is not None and number > most:
-            say(f"{one.student}/{one.lab} was left out, because it is attempt {number} of at most {most}")
+        n_readable = sum(receipt["readable"] == "yes" for receipt in earlier)
+        if most is not None and n_readable >= most:
+            say(f"{one.student}/{one.lab} was left out, because {n_readable} of at most {most} attempts are taken")
             return
         receipt = self._keep(one, data, digest, number)
         if receipt["readable"] == "no":
-            say(f"{one.student}/{one.lab} cannot be read as a notebook; attempt {number} is kept but counts only "
-                "if no other can be read")
+            say(f"{one.student}/{one.lab} cannot be read as a notebook of this lab; attempt {number} is kept but "
+                "counts only if no other can be read")
         if one.remark:
             say(f"{one.student}/{one.lab}: {one.remark}")
         tell(f"  {one.lab}  {one.student:<20} attempt {number}")
@@ -154,7 +158,7 @@ class _Inbox:
             "attempt": str(number),
             "received": to_stamp(received),
             "bytes": str(len(data)),
-            "readable": "yes" if is_readable(data) else "no",
+            "readable": "yes" if is_readable(self.lab(one.lab), data) else "no",
             "file": re.sub(r"^(?=[=+\-@])", "'", shown(one.member.name)),  # no formula in a spreadsheet
         }
         place = self.work / "attempts" / one.student / one.lab / str(number)
@@ -183,13 +187,6 @@ def counting(receipts: list[dict]) -> dict[tuple[str, str], dict]:
     """By student and lab the receipt of the attempt that counts: the last that can be read, or else the last."""
     in_order = sorted(receipts, key=lambda r: (r["readable"] == "yes", int(r["attempt"])))
     return {(receipt["student"], receipt["lab"]): receipt for receipt in in_order}
-
-
-def is_readable(data: bytes) -> bool:
-    try:
-        return bool(read_cells(data))
-    except ValueError:
-        return False
 
 
 def read_receipts(work: Path) -> list[dict]:

@@ -186,15 +186,18 @@ def sort_out(found: Iterator[Member], labs: list[str], asked: str, tell: Callabl
     """
     taken: dict[tuple[str, str], list[HandedIn]] = {}
     foreign: dict[str, list[str]] = {}
+    found = list(found)
+    if around := folder_around(found, labs):
+        tell(f"all notebooks lie in {shown(around)}, which was taken for a folder around the class, not for a student")
     for member in found:
         if NOISE.fullmatch(member.name):
             continue
-        if not member.name.lower().endswith(".ipynb"):
+        if not is_notebook(member):
             owner = member.name.partition("/")[0] if "/" in member.name else ""
             foreign.setdefault(owner, []).append(member.name.rpartition("/")[2])
             continue
         try:
-            handed_in = recognize(member, labs, asked)
+            handed_in = recognize(member, labs, asked, around)
         except Refused as refused:
             tell(f"{shown(member.name)} {refused}")
         else:
@@ -212,12 +215,37 @@ def _last(several: list[HandedIn], tell: Callable[[str], None]) -> HandedIn:
     return last
 
 
-def recognize(member: Member, labs: list[str], asked: str) -> HandedIn:
-    """Whose notebook a file is, and of which lab, by its name.
+def folder_around(found: list[Member], labs: list[str]) -> str:
+    """The folder around the whole class, with its slash, or "": what lies in a student's is named after a lab.
+
+    Raises  CourseError if it may be either.
+    """
+    paths = [member.name.split("/") for member in found if is_notebook(member)]
+    tops, inside = {path[0] for path in paths}, {path[1] for path in paths if len(path) > 1}
+    if len(tops) != 1 or min(map(len, paths)) < 2 or any(map(MOODLE.fullmatch, tops)):
+        return ""
+    (top,) = tops
+    if any(lab_of(name, labs) for name in inside):
+        return ""
+    if len(inside) == 1 and max(map(len, paths)) > 2 and not any(map(MOODLE.fullmatch, inside)):
+        raise CourseError(
+            f"all notebooks lie in {shown(top)}/{shown(*inside)}, so either may be the student's name; give a folder "
+            "or zip that holds STUDENT/LAB/LAB.ipynb"
+        )
+    return f"{top}/" if len(inside) > 1 or max(map(len, paths)) > 2 else ""
+
+
+def is_notebook(member: Member) -> bool:
+    return member.name.lower().endswith(".ipynb") and not NOISE.fullmatch(member.name)
+
+
+def recognize(member: Member, labs: list[str], asked: str, around: str = "") -> HandedIn:
+    """Whose notebook a file is, and of which lab, by its name; `around` is a folder around the whole class.
 
     Raises  Refused if the name does not say so.
     """
-    student, parts, upload, remark = _whose(unicodedata.normalize("NFC", member.name).split("/"))
+    name = unicodedata.normalize("NFC", member.name.removeprefix(around))
+    student, parts, upload, remark = _whose(name.split("/"))
     if lab_of(student, labs):
         raise Refused("does not say whose it is and was left out; name it STUDENT.ipynb or put it into STUDENT/")
     if not STUDENT.fullmatch(student):
@@ -227,8 +255,7 @@ def recognize(member: Member, labs: list[str], asked: str) -> HandedIn:
         raise Refused(f"is {lab} and was left out, because {asked} is collected")
     if not (lab or asked):
         raise Refused(f"does not say which lab it is and was left out; add --lab ({', '.join(labs)})")
-    name = f"{lab or asked}.ipynb"
-    if parts and parts[-1] != name:
+    if parts and parts[-1] != f"{lab or asked}.ipynb":
         remark = "; ".join([f"the file is named {shown(parts[-1])}", *filter(None, [remark])])
     return HandedIn(student, lab or asked, member, upload, remark)
 

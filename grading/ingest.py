@@ -1,7 +1,7 @@
 """A submission, rebuilt on the released notebook.
 
 Of what a student hands in only source text is taken: of the cells that the lab asks to fill in, by grade id, and
-of the code cells that the student added, in their place. Everything else comes from the release.
+of the cells of code and Markdown that the student added, in their place. Everything else comes from the release.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ class Submission:
 
     student: str
     lab: Lab
-    cells: tuple[Cell, ...]  # the student's own have the cell id "free-N" or "changed-N"
+    cells: tuple[Cell, ...]  # the student's own have the cell id "free-N", "changed-N" or "text-N"
     flags: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """Names the attempt: the same answers give the same digest, whatever else file and release hold."""
         released = {cell.cell_id for cell in self.lab.release if not cell.is_open}
-        runs = [cell for cell in self.cells if cell.kind == "code" or cell.is_open]
-        taken = [[cell.cell_id, cell.grade_id, "" if cell.cell_id in released else cell.source] for cell in runs]
+        counts = [cell for cell in self.cells if cell.kind == "code" or cell.is_open or self.is_own_text(cell)]
+        taken = [[cell.cell_id, cell.grade_id, "" if cell.cell_id in released else cell.source] for cell in counts]
         return hashlib.sha256(json.dumps(taken + list(self.flags)).encode()).hexdigest()
 
     @property
@@ -55,6 +55,15 @@ class Submission:
         """Whether the cell stands as the course released it, so that a student has written nothing in it."""
         return not cell.is_open and any(cell is released for released in self.lab.release)
 
+    @property
+    def has_own_text(self) -> bool:
+        """Whether the student added Markdown, which may hold an answer."""
+        return any(self.is_own_text(cell) for cell in self.cells)
+
+    def is_own_text(self, cell: Cell) -> bool:
+        """Whether it is a Markdown cell that the student added."""
+        return cell.kind == "markdown" and not cell.is_open and not self.by_course(cell)
+
     def source(self, grade_id: str) -> str:
         """What stands in the open cell with that id."""
         return next(cell.source for cell in self.cells if cell.grade_id == grade_id)
@@ -71,8 +80,8 @@ class Submission:
 
 
 def _free_cell(cell: Cell) -> dict:
-    empty = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
-    return empty | {"id": cell.cell_id, "source": cell.source}
+    code = {"execution_count": None, "outputs": []} if cell.kind == "code" else {}
+    return code | {"cell_type": cell.kind, "id": cell.cell_id, "metadata": {}, "source": cell.source}
 
 
 def find_notebook(folder: Path, name: str) -> tuple[bytes | None, list[str]]:
@@ -113,16 +122,25 @@ def _plain_notebooks(folder: Path) -> tuple[dict[str, Path], list[str]]:
 def ingest(lab: Lab, student: str, folder: Path) -> Submission:
     """The submission in `folder` (STUDENT/LAB), rebuilt; what cannot be read is graded as blank and flagged."""
     data, flags = find_notebook(folder, lab.name)
-    given = []
-    try:
-        given = [] if data is None else read_cells(data)
-        if len(given) > MOST_CELLS:
-            given, flags = [], [*flags, f"the notebook has more than {MOST_CELLS:,} cells, so it was graded as blank"]
-        elif data is not None and not given:
-            flags = [*flags, "the notebook has no cells, so it was graded as blank"]
-    except ValueError:
-        flags = [*flags, "the notebook cannot be read, so it was graded as blank"]
+    given, fault = ([], "") if data is None else _given_cells(data)
+    flags += [f"the notebook {fault}, so it was graded as blank"] if fault else []
     return rebuild(lab, student, given, flags)
+
+
+def is_readable(lab: Lab, data: bytes) -> bool:
+    """Whether the file is a notebook with answer cells of this lab."""
+    return bool(_originals(lab.release, _given_cells(data)[0]))
+
+
+def _given_cells(data: bytes) -> tuple[list[Cell], str]:
+    """The cells of a file that was handed in; none, and why, if it is graded as blank."""
+    try:
+        given = read_cells(data)
+    except ValueError:
+        return [], "cannot be read"
+    if len(given) > MOST_CELLS:
+        return [], f"has more than {MOST_CELLS:,} cells"
+    return given, "" if given else "has no cells"
 
 
 def rebuild(lab: Lab, student: str, given: list[Cell], flags: list[str] | None = None) -> Submission:
@@ -155,27 +173,32 @@ def _originals(release: list[Cell], given: list[Cell]) -> dict[str, Cell]:
 
 
 def _free_cells(release: list[Cell], given: list[Cell], originals: dict[str, Cell]) -> dict[str | None, list[Cell]]:
-    """The student's own code cells, by the id of the released cell after which they stand (None: at the top).
+    """The student's own cells, by the id of the released cell after which they stand (None: at the top).
 
-    A released cell for the eyes that the student has changed counts as one of them.
+    A released cell for the eyes that the student has changed counts as one of them, but no changed text of the lab.
     When no open cell was recognized at all, they stand at the end, where they meet everything defined before.
     """
     by_mark = {cell.grade_id: cell for cell in release if cell.grade_id}
     by_id = {cell.cell_id: cell for cell in release if cell.cell_id}
-    released_sources = {cell.source.strip() for cell in release if cell.kind == "code"}
+    released_sources = {(cell.kind, cell.source.strip()) for cell in release}
     taken = {id(cell) for cell in originals.values()}
     anchor = None if originals else release[-1].cell_id
     free: dict[str | None, list[Cell]] = {}
-    n_free = 0
+    n_free = n_texts = 0
     for cell in given:
         known = by_mark.get(cell.grade_id) or by_id.get(cell.cell_id)
         is_copy = id(cell) not in taken and (known is None or known.cell_id != cell.cell_id)
         if known and originals and not is_copy:
             anchor = known.cell_id
         is_locked = known is not None and known.grade_id and not known.is_open and not is_copy
-        is_own = cell.kind == "code" and cell.source.strip() and cell.source.strip() not in released_sources
-        if is_own and not is_locked and id(cell) not in taken:
+        is_own = cell.source.strip() and (cell.kind, cell.source.strip()) not in released_sources
+        if not is_own or is_locked or id(cell) in taken:
+            continue
+        if cell.kind == "code":
             n_free += 1
             kind = "changed" if known and "show" in known.tags else "free"
             free.setdefault(anchor, []).append(Cell("code", cell.source, cell_id=f"{kind}-{n_free}"))
+        elif cell.kind == "markdown" and is_copy:
+            n_texts += 1
+            free.setdefault(anchor, []).append(Cell("markdown", cell.source, cell_id=f"text-{n_texts}"))
     return free

@@ -118,7 +118,7 @@ class Judge:
         source = submission.source(question.id)
         untouched = source.strip() == self.lab.blank(question).source.strip()
         if question.written:
-            return self._set_aside(question, untouched)
+            return self._set_aside(question, untouched and not submission.has_own_text)
         rng = draw(self.secret, submission.student, self.lab.name, question.id, attempt)
         try:
             with guarded("draws no cases"):

@@ -25,6 +25,7 @@ from grading.demonstration import hand_in
 from grading.exchange import pages_to_exchange, to_exchange
 from grading.gradebook import LatePenalty, quiet_nbgrader
 from grading.inbox import HandedIn, Member, Refused, recognize
+from grading.ingest import MOST_CELLS
 from grading.lateness import from_stamp, in_words, to_moment
 from grading.record import grade
 from grading.release import bundle
@@ -267,6 +268,32 @@ def test_a_name_says_whose_it_is_and_which_lab(name, student, lab, remark):
     assert remark in found.remark and bool(remark) == bool(found.remark)
 
 
+@pytest.mark.parametrize("below", ["{}.ipynb", "{}/any.ipynb", "{}/LAB/LAB.ipynb", "{}_1_2_LAB.ipynb",
+                                   "{} Lee_1_assignsubmission_file_/x.ipynb"])
+def test_a_folder_around_the_class_is_no_student(course, tmp_path, below):
+    names = [f"submissions/{below.format(student).replace('LAB', LAB)}" for student in ("ann", "bob")]
+    path = in_zip(tmp_path / "all.zip", [(name, notebook(course, mark=name)) for name in names] + [
+        ("__MACOSX/._x.ipynb", b""), ("submissions/readme.txt", b"")])
+    said = take(course, path, lab=LAB).said
+    assert "lie in submissions/, which was taken for a folder around the class" in said[0]
+    assert len(held(course)) == 2 and [name[:3] for name in held(course)] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("name", ["submissions/ann/LAB.ipynb", "submissions/ann/LAB/LAB.ipynb"])
+def test_what_may_be_a_folder_around_the_class_or_a_student_is_refused_before_anything_is_taken(course, source, name):
+    put(source, name.replace("LAB", LAB), notebook(course))
+    with pytest.raises(CourseError, match="either may be the student's name"):
+        take(course, source)
+    assert not (course.work / "receipts.csv").exists()
+
+
+def test_a_students_folder_is_no_folder_around_the_class(course, source):
+    put(source, f"ada/{LAB}/{LAB}.ipynb", notebook(course))
+    put(source, "ada/essay.ipynb", notebook(course, mark="essay"))
+    take(course, source)
+    assert held(course) == ["ada"]
+
+
 @pytest.mark.parametrize("name", ["ada.ipynb", "ada/essay.ipynb", "leeann_1_2_essay.ipynb"])
 def test_a_name_without_a_lab_needs_one_named(name):
     with pytest.raises(Refused, match="add --lab"):
@@ -306,6 +333,19 @@ def test_a_notebook_that_cannot_be_read_is_kept_but_replaces_none_that_can(cours
     assert [r["readable"] for r in read_receipts(course.work)] == ["yes", "no"]
 
 
+def test_what_would_be_graded_as_blank_replaces_no_good_attempt_and_uses_up_none(course, source):
+    good, stranger = json.loads(notebook(course)), {"cells": [{"cell_type": "code", "id": "x", "source": "x = 1"}]}
+    many = good | {"cells": good["cells"] * (MOST_CELLS // len(good["cells"]) + 1)}
+    for data in (good, many, stranger, {"cells": []}):
+        put(source, f"ada/{LAB}.ipynb", json.dumps(data).encode())
+        collected = take(course, source, attempts=2)
+        assert data is good or "cannot be read as a notebook of this lab" in collected.said[0]
+    assert json.loads((submitted(course) / f"{LAB}.ipynb").read_bytes()) == good
+    put(source, f"ada/{LAB}.ipynb", notebook(course, "noisy"))
+    assert [receipt["attempt"] for receipt in take(course, source).taken] == ["5"]
+    assert (submitted(course) / f"{LAB}.ipynb").read_bytes() == notebook(course, "noisy")
+
+
 def test_a_run_that_is_killed_is_put_right_by_the_next(course, source, monkeypatch):
     put(source, f"ada/{LAB}.ipynb", notebook(course))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -323,7 +363,7 @@ def test_attempts_beyond_the_cap_are_left_out_and_the_cap_is_kept(course, source
     for n in range(3):
         put(source, f"ada/{LAB}.ipynb", notebook(course, mark=str(n)))
         collected = take(course, source, attempts=2 if n == 0 else None)
-    assert collected.said == [f"ada/{LAB} was left out, because it is attempt 3 of at most 2"]
+    assert collected.said == [f"ada/{LAB} was left out, because 2 of at most 2 attempts are taken"]
     assert (submitted(course) / f"{LAB}.ipynb").read_bytes() == notebook(course, mark="1")
 
 

@@ -72,6 +72,20 @@ def test_own_cells_stay_in_their_place(lab, tmp_path, notebook):
     assert steps[-1] == ("free-2", "last = 1")
 
 
+def test_own_markdown_stays_where_it_stands_and_the_labs_text_is_not_ones_own(lab, tmp_path, notebook):
+    before = hand_in(lab, tmp_path, notebook)
+    at = [c["id"] for c in notebook["cells"]].index("why")
+    notebook["cells"].insert(at + 1, cell("markdown", "mine", "My answer."))
+    notebook["cells"].append(cell("markdown", "pasted", by_id(notebook, "title")["source"]))
+    by_id(notebook, "hints")["source"] += " (read)"
+    submission = hand_in(lab, tmp_path, notebook)
+    made = json.loads(submission.to_notebook())["cells"]
+    texts = [c for c in made if c["cell_type"] == "markdown" and c["id"] not in {c.cell_id for c in lab.release}]
+    assert [c["source"] for c in texts] == ["My answer."] and made[made.index(texts[0]) - 1]["id"] == "why"
+    assert submission.has_own_text and not before.has_own_text
+    assert submission.digest != before.digest and submission.steps == before.steps
+
+
 def test_a_copied_test_cell_changes_nothing(lab, tmp_path, notebook):
     before = hand_in(lab, tmp_path, notebook)
     duplicate = copy.deepcopy(by_id(notebook, "test-double")) | {"id": "pasted"}
