@@ -33,14 +33,14 @@ def sections(lab: Lab) -> dict[str, Section]:
 
 
 def links(course: Course, lab: Lab, depth: int) -> dict[str, str]:
-    """Addresses of the sections by question id, for a page that lies `depth` folders below grading/_work.
+    """Addresses of the sections by question id, for a page that lies `depth` folders below the class's work.
 
     They begin with `html: baseurl:` of book/_config.yml. Without one they lead to the book that was built on this
     machine; where there is neither, there are none.
     """
     base = _base(course.root / "book" / "_config.yml")
     site = Path("book", "_build", "html")
-    near = "../" * (depth + 2) + site.as_posix() + "/"
+    near = "../" * (depth + len(course.work.relative_to(course.root).parts)) + site.as_posix() + "/"
     return {
         question: (base or near) + section.place
         for question, section in sections(lab).items()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nbgrader.api import Gradebook, MissingEntry
 
 from grading.course import Course, CourseError, read_record
-from grading.gradebook import by_hand, quiet_nbgrader
+from grading.gradebook import by_hand, quiet_nbgrader, remembered
 from grading.judge import BLANK
 
 
@@ -128,11 +128,13 @@ def _known(course: Course, lab: str) -> dict[str, tuple[Person, float, dict[str,
         return {}
     with quiet_nbgrader(), Gradebook(f"sqlite:///{database}", "seed-class") as book:
         try:
-            submissions = book.find_assignment(lab).submissions
+            submissions, seen = book.find_assignment(lab).submissions, remembered(book, lab)
         except MissingEntry:
             return {}
         return {
-            s.student.id: (_person(s.student), s.late_submission_penalty or 0, by_hand(notebook))
+            s.student.id: (
+                _person(s.student), s.late_submission_penalty or 0, by_hand(notebook, seen.get(s.student.id, {}))
+            )
             for s in submissions for notebook in s.notebooks
         }
 

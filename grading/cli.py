@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grading import day, sandbox
 from grading.course import Course, CourseError, make_private
-from grading.demonstration import build_class
+from grading.demonstration import build_class, demonstration
 from grading.judge import REVIEW
 from grading.panel import cores
 from grading.preflight import Report, preflight
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--lab", help="01, lab01 or lab01_neuron; all labs if none is named")
     one.add_argument("--pseudonyms", action="store_true", help="leave the students' names out")
     one.set_defaults(run=run_report)
-    one = commands.add_parser("demo", help="build the demonstration class and grade it")
+    one = commands.add_parser("demo", help="build the demonstration class, apart from yours, and grade it")
     one.set_defaults(run=run_demo)
     return top
 
@@ -163,7 +163,8 @@ def run_labs(course: Course, options: argparse.Namespace) -> int:
 
     changed = release_labs(course, check=options.check)
     if changed and options.check:
-        raise CourseError(f"labs/ differs from what solutions/ generates ({', '.join(changed)}); run `grading labs`")
+        raise CourseError(f"labs/ differs from what solutions/ generates ({', '.join(changed)}); run `grading labs`, "
+                          "and move away files that it does not make")
     n_labs = len(course.lab_names)
     print(f"labs: {n_labs} generated, {len(changed)} changed" + (f" ({', '.join(changed)})" if changed else ""))
     return 0
@@ -217,16 +218,22 @@ def short(course: Course, path: Path) -> Path:
 
 
 def run_demo(course: Course, options: argparse.Namespace) -> int:
+    from grading.report import write_reports
+
     labs = [lab for lab in map(course.lab, course.lab_names) if lab.release_path.exists() and lab.checks_path.exists()]
     if not labs:
         raise CourseError("no lab has a solution, checks and a released version yet; run `grading labs`")
+    demo = demonstration(course)
     progress("The demonstration class hands in")
-    folder = build_class(course, labs, progress)
+    folder = build_class(demo, labs, progress)
     progress("Grading")
     started = time.monotonic()
     with course_parent() as parent:
-        graded = grade(course, folder, parent, progress, cores())
-    return show_graded(course, graded, time.monotonic() - started)
+        graded = grade(demo, folder, parent, progress, cores())
+    status = show_graded(demo, graded, time.monotonic() - started)
+    write_reports(demo, None)
+    print(f"  report     {short(demo, demo.work / 'report' / 'LAB.html')}")
+    return status
 
 
 def show_graded(course: Course, graded: Graded, seconds: float) -> int:
@@ -245,11 +252,12 @@ def show_graded(course: Course, graded: Graded, seconds: float) -> int:
     for sentence in graded.unproven:
         print(f"  NOT GRADED: {sentence}; see `grading preflight`")
     print(f"\n{len(graded.results)} submissions, {graded.n_judged} judged now, {seconds:.1f} s")
+    start = short(course, course.work if course.beside else course.root / "grading")  # where nbgrader is configured
     for what, path in (
         ("grades", graded.grades),
         ("gradebook", course.work / "gradebook.db"),
         ("feedback", graded.feedback / "STUDENT" / "LAB.html"),
-        ("formgrader", "cd grading && jupyter lab, then Nbgrader > Formgrader (marks the written answers)"),
+        ("formgrader", f"cd {start} && jupyter lab, then Nbgrader > Formgrader (marks the written answers)"),
     ):
         shown = path.relative_to(course.root) if isinstance(path, Path) else path
         print(f"  {what:<11}{shown}")

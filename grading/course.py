@@ -251,10 +251,16 @@ class Course:
     """The course's folders; what grading makes lies under `work`, which git ignores."""
 
     root: Path
+    beside: str = ""  # the name of a class that is kept apart from the real one
+
+    @property
+    def home(self) -> Path:
+        return self.root / "grading" / "_work"
 
     @property
     def work(self) -> Path:
-        return self.root / "grading" / "_work"
+        """Where the class lies: submissions, marks, pages."""
+        return self.home / self.beside
 
     @property
     def lab_names(self) -> list[str]:

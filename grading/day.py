@@ -112,8 +112,8 @@ def show_collected(course: Course, collected: Collected) -> None:
     tell(f"\n{len(collected.taken)} taken, {collected.n_known} known already, {len(collected.said)} notes, "
          f"{len(collected.late)} of all submissions are late")
     if collected.strangers:
-        tell(f"  {collected.strangers} others lie there that were not collected (the demonstration class?) and will be "
-             "graded too; remove their folders if you do not want that")
+        tell(f"  {collected.strangers} others lie there that were not collected and will be graded too; remove their "
+             "folders, and those in results/, if you do not want that")
     tell(f"  submissions  {work}/submitted/STUDENT/LAB")
     tell(f"  attempts     {work}/attempts/STUDENT/LAB/N, each with receipt.txt for the student")
     tell(f"  receipts     {work}/receipts.csv")

@@ -1,7 +1,11 @@
-"""The demonstration class: a dozen students whose answers come from the solutions and the checks themselves."""
+"""The demonstration class: a dozen students whose answers come from the solutions and the checks themselves.
+
+It is kept apart from the real class: its submissions, marks and pages lie in a folder of their own.
+"""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from grading.course import Course, Lab, to_json, write_whole
@@ -23,6 +27,17 @@ STUDENTS: dict[str, tuple[str, str]] = {
     "kaia": ("another way 2", "wrong 5"),
     "liam": ("wrong 5", "broken file"),
 }
+
+CONFIG = '''"""nbgrader on the demonstration class; found when JupyterLab is started in this folder."""
+
+from pathlib import Path
+
+from grading.gradebook import settings
+
+HERE = Path(__file__).resolve().parent
+c = get_config()  # noqa: F821  (defined by traitlets, which runs this file)
+c.merge(settings(HERE.parents[2], HERE))
+'''
 
 NOISE = """import sys, warnings
 from tqdm import tqdm
@@ -77,6 +92,13 @@ def hand_in(lab: Lab, kind: str) -> str:
         )
     text = to_json(notebook)
     return text[: len(text) // 2] if kind == "broken file" else text
+
+
+def demonstration(course: Course) -> Course:
+    """The course with the demonstration class in place of the real one."""
+    demo = replace(course, beside="demo")
+    write_whole(demo.work / "nbgrader_config.py", CONFIG)
+    return demo
 
 
 def build_class(course: Course, labs: list[Lab], tell: Callable[[str], None] = print) -> Path:

@@ -86,7 +86,7 @@ def canvas_rows(labs: Labs, unfinished: bool) -> list[list[Cell]]:
             Carmen Grades", which follows the guide of Canvas.
     """
     titles = [entries[0].lab_title for entries in labs.values()]
-    possible = [number(entries[0].max_points) for entries in labs.values()]
+    possible = [number(max(entry.max_points for entry in entries)) for entries in labs.values()]
     head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *titles]
     rows = [
         [p.name, p.lms_user_id, "", p.student, "", *(grade_cell(entries.get(lab), unfinished) for lab in labs)]

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -40,13 +41,15 @@ from traitlets import Float
 from traitlets.config import Config
 
 from grading.course import Course, CourseError, make_private, read_record, result_place, write_whole
-from grading.judge import REVIEW
+from grading.judge import BLANK, BY_HAND, REVIEW
 from grading.lateness import Policy, from_stamp, read_policy, terms
 
 COLUMNS = ("student", "lab", "points", "max_points", "waits_for_a_person", "needs_review", "recognized", "flags",
            "hours_late", "late_penalty")
+MADE_BY_WORKING = re.compile(r"\..*|__pycache__|lab\w*_run")  # in a lab's folder; git ignores it too
 # A table of our own beside nbgrader's: what each submission was taken in from.
 MEMORY = "CREATE TABLE IF NOT EXISTS taken_in (submission TEXT PRIMARY KEY, seen TEXT NOT NULL)"
+HAS_MEMORY = "SELECT 1 FROM sqlite_master WHERE name = 'taken_in'"
 REMEMBER = "INSERT OR REPLACE INTO taken_in VALUES (:submission, :seen)"
 REMEMBERED = """
 SELECT submitted_assignment.student_id, taken_in.seen FROM taken_in
@@ -100,14 +103,23 @@ class InjectScores(NbGraderPreprocessor):
 
 
 def inject_scores(nb: NotebookNode, result: dict) -> NotebookNode:
-    """The notebook with the judge's score as the output of each test cell."""
-    questions = {f"test-{question['id']}": question for question in result["questions"]}
+    """The notebook with the judge's word in each cell that is graded, and its score as the output of each test cell."""
+    questions = {question["id"]: question for question in result["questions"]}
     for cell in nb.cells:
         marks = cell.metadata.get("nbgrader", {})
-        if marks.get("grade") and (question := questions.get(marks.get("grade_id"))):
-            cell.outputs = _outputs(question)
+        if marks.get("grade") and (question := questions.get(marks.get("grade_id", "").removeprefix("test-"))):
             marks["judged_status"] = question["status"]
+            if not marks.get("solution"):
+                cell.outputs = _outputs(question)
     return nb
+
+
+def judged_score(cell: NotebookNode) -> float | None:
+    """The judge's score for a cell that is graded, None where a person decides; the judge's word is taken out."""
+    status = cell.metadata.nbgrader.pop("judged_status", None)
+    if status == BLANK:
+        return 0
+    return None if status in (BY_HAND, REVIEW) else determine_grade(cell)[0]
 
 
 def _outputs(question: dict) -> list[NotebookNode]:
@@ -119,20 +131,23 @@ def _outputs(question: dict) -> list[NotebookNode]:
 
 
 class SaveJudgedGrades(SaveAutoGrades):
-    """Saves the scores; a question that needs review gets no score but a request for a person."""
+    """Saves the scores; a question that a person decides gets no score but a request for that person."""
 
     def _add_score(self, cell: NotebookNode, resources: dict) -> None:
         super()._add_score(cell, resources)
-        if cell.metadata.nbgrader.pop("judged_status", None) == REVIEW:
-            grade_id = cell.metadata.nbgrader["grade_id"]
-            grade = self.gradebook.find_grade(grade_id, self.notebook_id, self.assignment_id, self.student_id)
-            grade.auto_score, grade.needs_manual_grade = None, True
+        grade_id, score = cell.metadata.nbgrader["grade_id"], judged_score(cell)
+        grade = self.gradebook.find_grade(grade_id, self.notebook_id, self.assignment_id, self.student_id)
+        if grade.auto_score != score:
+            grade.auto_score, grade.needs_manual_grade = score, score is None
             self.gradebook.db.commit()
 
 
-def settings(root: Path) -> Config:
-    """nbgrader's configuration for the course in `root`; also makes the folders that it wants to find."""
-    work = make_private(root / "grading" / "_work")
+def settings(root: Path, work: Path | None = None) -> Config:
+    """nbgrader's configuration for the course in `root`; also makes the folders that it wants to find.
+
+    `work` is that of a class beside the real one.
+    """
+    work = make_private(work or Course(root).work)
     for name in ("submitted", "autograded", "nbgrader-feedback"):
         (work / name).mkdir(parents=True, exist_ok=True)
     config = Config()
@@ -141,9 +156,10 @@ def settings(root: Path) -> Config:
     folders.root = str(root)
     folders.source_directory = "solutions"
     folders.release_directory = "labs"
-    folders.submitted_directory = "grading/_work/submitted"
-    folders.autograded_directory = "grading/_work/autograded"
-    folders.feedback_directory = "grading/_work/nbgrader-feedback"
+    place = work.relative_to(root).as_posix()
+    folders.submitted_directory = f"{place}/submitted"
+    folders.autograded_directory = f"{place}/autograded"
+    folders.feedback_directory = f"{place}/nbgrader-feedback"
     folders.db_url = f"sqlite:///{work / 'gradebook.db'}"
     config.GenerateAssignment.preprocessors = [DropInstructorCells, *GenerateAssignment().preprocessors]
     config.Autograde.autograde_preprocessors = [
@@ -200,7 +216,7 @@ def generate(course: Course, lab: str, destination: Path, database: bool = False
     """
     if not any(cell.is_open for cell in course.lab(lab).solution):
         raise CourseError(f"solutions/{lab} has no answer cell; mark one as a solution for nbgrader")
-    config = settings(course.root)
+    config = settings(course.root, course.work)
     config.CourseDirectory.release_directory = str(destination)
     if not database:
         config.GenerateAssignment.no_database = True
@@ -213,7 +229,7 @@ def generate(course: Course, lab: str, destination: Path, database: bool = False
 def release_labs(course: Course, check: bool = False, names: list[str] | None = None) -> list[str]:
     """Generate labs/ from solutions/, all or those named; with `check` write nothing.
 
-    Returns  the labs that differ from what lies there.
+    Returns  the labs that differ from what lies there; with `check` also the files that nothing generates.
     """
     names, changed = names or course.lab_names, []
     if not names:
@@ -222,6 +238,8 @@ def release_labs(course: Course, check: bool = False, names: list[str] | None = 
         for name in names:
             fresh = generate(course, name, Path(scratch))
             target = course.root / "labs" / name
+            if check:
+                changed += [f"{name}/{file}" for file in sorted(files_in(target) - files_in(fresh))]
             for path in (path for path in fresh.rglob("*") if path.is_file()):
                 released = target / path.relative_to(fresh)
                 if released.is_file() and released.read_bytes() == path.read_bytes():
@@ -230,6 +248,12 @@ def release_labs(course: Course, check: bool = False, names: list[str] | None = 
                 if not check:
                     write_whole(released, path.read_bytes())
     return sorted(set(changed))
+
+
+def files_in(folder: Path) -> set[str]:
+    """The files below a lab's folder, without what Jupyter and the lab itself write there."""
+    paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path.as_posix() for path in paths if not any(map(MADE_BY_WORKING.fullmatch, path.parts))}
 
 
 @contextmanager
@@ -251,7 +275,8 @@ def take_in(course: Course, lab: str, results: list[dict]) -> int:
     introduce(course, lab)
     with open_gradebook(course) as book:
         commit, book.db.commit = book.db.commit, book.db.flush  # nbgrader would write the file for every row
-        seen = _seen(book, lab)
+        book.db.execute(sql(MEMORY))
+        seen = remembered(book, lab)
         stale = [result for result in results if not _is_current(course.work, result, seen)]
         if stale or read_policy(course.work, lab).due:
             set_due(book, course.work, lab)
@@ -294,9 +319,10 @@ def counted(notebook: SubmittedNotebook) -> float:
     return sum(grade.score for grade in notebook.grades if not grade.needs_manual_grade)
 
 
-def _seen(book: Gradebook, lab: str) -> dict[str, dict]:
+def remembered(book: Gradebook, lab: str) -> dict[str, dict]:
     """By student what the gradebook has taken in; it says so itself, because it may have come back from a copy."""
-    book.db.execute(sql(MEMORY))
+    if not book.db.execute(sql(HAS_MEMORY)).first():
+        return {}
     return {student: json.loads(seen) for student, seen in book.db.execute(sql(REMEMBERED), {"lab": lab})}
 
 
@@ -309,7 +335,7 @@ def _to_see(work: Path, result: dict) -> dict:
 def _is_current(work: Path, result: dict, seen: dict[str, dict]) -> bool:
     student, lab = result["student"], result["lab"]
     is_laid_out = (work / "autograded" / student / lab / f"{lab}.ipynb").is_file()
-    return is_laid_out and seen.get(student) == _to_see(work, result)
+    return is_laid_out and _to_see(work, result).items() <= seen.get(student, {}).items()
 
 
 def introduce(course: Course, lab: str) -> None:
@@ -345,10 +371,12 @@ def _take_in_one(book: Gradebook, course: Course, result: dict, seen: dict | Non
     notebook = book.find_submission_notebook(lab, lab, student)
     rebuilt = course.work / "rebuilt" / student / lab / f"{lab}.ipynb"
     content = inject_scores(from_dict(json.loads(rebuilt.read_bytes())), result)
-    _save_scores(notebook, content, is_same_work=seen is None or seen["attempt"] == result["attempt"])
+    is_same_work = seen is None or seen["attempt"] == result["attempt"]
+    _save_scores(notebook, content, is_same_work)
     _lay_out(course, student, lab, content)
-    remembered = json.dumps(_to_see(course.work, result))
-    book.db.execute(sql(REMEMBER), {"submission": submission.id, "seen": remembered})
+    earlier = (seen or {}).get("earlier", {}) if is_same_work else comments_of(notebook)  # written about other work
+    now_seen = json.dumps(_to_see(course.work, result) | {"earlier": earlier})
+    book.db.execute(sql(REMEMBER), {"submission": submission.id, "seen": now_seen})
 
 
 def name_student(student: Student) -> None:
@@ -364,9 +392,7 @@ def _save_scores(notebook: SubmittedNotebook, content: NotebookNode, is_same_wor
     for cell in content.cells:
         if is_grade(cell):
             grade = grades[cell.metadata.nbgrader["grade_id"]]
-            score, _ = determine_grade(cell)
-            waits = cell.metadata.nbgrader.pop("judged_status", None) == REVIEW
-            grade.auto_score = None if waits else score
+            grade.auto_score = judged_score(cell)
             if not (is_same_work and is_marked(grade)):
                 grade.needs_manual_grade = is_marked(grade) or grade.auto_score is None
         if is_solution(cell):
@@ -391,28 +417,34 @@ def lateness(book: Gradebook, student: str, lab: str) -> tuple[float, float]:
     return submission.total_seconds_late, submission.late_submission_penalty
 
 
-def marks_by_hand(book: Gradebook, student: str, lab: str) -> dict[str, dict]:
-    """What a person in the formgrader changes of the student's result, by question id."""
+def marks_by_hand(book: Gradebook, student: str, lab: str, seen: dict[str, dict]) -> dict[str, dict]:
+    """What a person in the formgrader changes of the student's result, by question id; `seen` is by student."""
     try:
-        return by_hand(book.find_submission_notebook(lab, lab, student))
+        return by_hand(book.find_submission_notebook(lab, lab, student), seen.get(student, {}))
     except MissingEntry:
         return {}
 
 
-def by_hand(notebook: SubmittedNotebook) -> dict[str, dict]:
-    """The "points" and the "comment" that a person gave, by question id.
+def by_hand(notebook: SubmittedNotebook, seen: dict) -> dict[str, dict]:
+    """The "points" and the "comment" that a person gave, by question id; `seen` is what the gradebook remembers.
 
-    Points of None wait for that person, because what they gave was for earlier work; so does their comment.
+    Points of None wait for that person, because what they gave was for earlier work; so does their comment. A comment
+    on earlier work without points is left out until that person changes it.
     """
-    comments = {comment.name: comment.manual_comment for comment in notebook.comments}
+    comments, earlier = comments_of(notebook), seen.get("earlier", {})
     found: dict[str, dict] = {}
     for grade in notebook.grades:
         name, waits = grade.name.removeprefix("test-"), grade.needs_manual_grade
         if is_marked(grade):
             found[name] = {"points": None if waits else grade.score}
-        if comments.get(name) and not waits:
+        if name in comments and not waits and (is_marked(grade) or comments[name] != earlier.get(name)):
             found[name] = found.get(name, {}) | {"comment": comments[name]}
     return found
+
+
+def comments_of(notebook: SubmittedNotebook) -> dict[str, str]:
+    """What a person wrote, by question id."""
+    return {comment.name: comment.manual_comment for comment in notebook.comments if comment.manual_comment}
 
 
 def is_marked(grade: Grade) -> bool:
@@ -426,22 +458,28 @@ def write_grades(course: Course, results: list[dict]) -> Path:
     table = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     table.writerow(COLUMNS)
     with open_gradebook(course) as book:
-        for result in results:
-            graded = book.find_submission(result["lab"], result["student"])
-            grades = [grade for notebook in graded.notebooks for grade in notebook.grades]
-            waits = sum(grade.max_score for grade in grades if grade.needs_manual_grade)
-            points = sum(map(counted, graded.notebooks))
-            hours, penalty = math.ceil(graded.total_seconds_late / 36) / 100, graded.late_submission_penalty
-            table.writerow([*_row(result, points - penalty, waits), f"{hours:g}", f"{penalty:g}"])
+        table.writerows(_row(result, *_standing(book, result)) for result in results)
     path = course.work / "grades.csv"
     write_whole(path, text.getvalue())
     return path
 
 
-def _row(result: dict, points: float, waits: float) -> list[str]:
+def _standing(book: Gradebook, result: dict) -> tuple[float, float, float, float]:
+    """Points, points that wait, hours late and penalty; the judge's, if the gradebook lost what an earlier run gave."""
+    try:
+        graded = book.find_submission(result["lab"], result["student"])
+    except MissingEntry:
+        return result["points"], sum(q["max_points"] for q in result["questions"] if q["points"] is None), 0, 0
+    grades = [grade for notebook in graded.notebooks for grade in notebook.grades]
+    waits = sum(grade.max_score for grade in grades if grade.needs_manual_grade)
+    hours, penalty = math.ceil(graded.total_seconds_late / 36) / 100, graded.late_submission_penalty
+    return sum(map(counted, graded.notebooks)) - penalty, waits, hours, penalty
+
+
+def _row(result: dict, points: float, waits: float, hours: float, penalty: float) -> list[str]:
     questions = result["questions"]
     review = " ".join(q["id"] for q in questions if q["status"] == REVIEW)
     recognized = " ".join(f"{q['id']}:{q['recognized']}" for q in questions if q["recognized"])
     flags = "; ".join(result["flags"])
     numbers = [f"{points:g}", f"{result['max_points']:g}", f"{waits:g}"]
-    return [result["student"], result["lab"], *numbers, review, recognized, flags]
+    return [result["student"], result["lab"], *numbers, review, recognized, flags, f"{hours:g}", f"{penalty:g}"]

@@ -198,7 +198,7 @@ def grade(
         graded, n_judged, unproven = [], 0, []
         for name, handed_in in sorted(labs.items()):
             lab = course.lab(name)
-            if fault := first_fault(lab, course.work, parent, tell):
+            if fault := first_fault(lab, course.home, parent, tell):
                 unproven.append(f"{name} is not graded, because its checks do not prove themselves ({fault})")
                 continue
             results, n_new = grade_lab(panel, lab, handed_in, tell, lambda name=name: prepare(course, name))
@@ -208,9 +208,18 @@ def grade(
             n_judged += n_new
         if not graded:
             raise CourseError("; ".join(unproven))
-        grades, feedback = gradebook().write_grades(course, graded), write_pages(course, graded)
-        regraded = write_regraded(course.work / "regraded.csv", graded)
+        stored = sorted([*graded, *left_alone(course, graded)], key=lambda result: (result["lab"], result["student"]))
+        grades, feedback = gradebook().write_grades(course, stored), write_pages(course, graded)
+        regraded = write_regraded(course.work / "regraded.csv", stored)
         return Graded(graded, n_judged, refused, unproven, grades, feedback, regraded)
+
+
+def left_alone(course: Course, graded: list[dict]) -> list[dict]:
+    """The results of earlier runs that are not among these: of another folder, or of a lab that is not proven now."""
+    known = {(result["student"], result["lab"]) for result in graded}
+    places = (course.work / "results").glob("*/*/result.json")
+    others = [place for place in places if place.parts[-3:-1] not in known and place.parts[-2] in course.lab_names]
+    return [read_record(place, "student", "lab", "points", "max_points", "flags", "questions") for place in others]
 
 
 def prepare(course: Course, lab: str) -> None:
@@ -232,11 +241,12 @@ def write_pages(course: Course, results: list[dict]) -> Path:
     lessons = {lab: lesson_of(course, course.lab(lab)) for lab in {result["lab"] for result in results}}
     receipts = counting(read_receipts(course.work))
     with gradebook().open_gradebook(course) as book:
+        seen = {lab: gradebook().remembered(book, lab) for lab in lessons}
         for result in results:
             student, lab = place = result["student"], result["lab"]
             seconds, penalty = gradebook().lateness(book, *place)
             receipt = receipts.get(place) if is_collected(course.work, *place) else None
-            by_hand = gradebook().marks_by_hand(book, *place)
+            by_hand = gradebook().marks_by_hand(book, *place, seen[lab])
             page = feedback_page(result, by_hand, in_words(seconds), penalty, lessons[lab], receipt)
             write_whole(pages / student / f"{lab}.html", page)
     return pages

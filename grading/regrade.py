@@ -45,7 +45,7 @@ def write_regraded(path: Path, results: list[dict]) -> list[dict[str, str]]:
     known = path.read_text(encoding="utf-8") if path.is_file() else ""
     rows = [
         dict(zip(COLUMNS, map(_word, (r["student"], r["lab"], q["id"], *q["regraded"].values())), strict=True))
-        for r in results for q in r["questions"] if q["regraded"]
+        for r in results for q in r["questions"] if q.get("regraded")
     ]  # fmt: skip
     if rows or known:
         write_whole(path, _table(rows))

@@ -113,10 +113,10 @@ def mistakes_of(marks: dict[str, Mark]) -> list[Mistake]:
 def items_of(entries: list[Entry], chapter: dict[str, Section], naming: Naming) -> list[Item]:
     """One item for each question, in the order of the lab; `chapter` holds the section that teaches it, by question."""
     tried = [entry for entry in entries if not entry.is_empty]
-    first = entries[0].marks
+    questions = {mark.id: mark for entry in entries for mark in entry.marks}  # an older result may lack a new one
     items = []
-    for n, question in enumerate(first):
-        marks = {naming(entry.student): entry.marks[n] for entry in tried}
+    for question in questions.values():
+        marks = {naming(entry.student): mark for entry in tried for mark in entry.marks if mark.id == question.id}
         pairs = [pair for entry in tried if (pair := item_and_rest(entry, question.id))]
         told, untold = discrimination(pairs)
         counts = Counter(map(kind_of, marks.values()))

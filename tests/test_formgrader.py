@@ -1,4 +1,4 @@
-"""The formgrader on the demonstration class, in JupyterLab as `make class` serves it."""
+"""The formgrader on a class, in JupyterLab as `make class` serves it."""
 
 import csv
 import importlib.util
@@ -11,7 +11,7 @@ from jupyter_pages import choose, free_ports, mark, open_submission, submissions
 from test_grading_tiny import LAB, tiny_course
 
 from grading.cli import main
-from grading.demonstration import STUDENTS
+from grading.demonstration import STUDENTS, build_class
 
 HERE = Path(__file__).resolve().parents[1]
 COMMENT = "A reason, but not the reason"
@@ -27,11 +27,12 @@ def grading(root, *words):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A small course with its demonstration class graded."""
-    root = tiny_course(tmp_path_factory.mktemp("class")).root
-    shutil.copy(HERE / "grading" / "nbgrader_config.py", root / "grading")
-    grading(root, "demo")
-    return root
+    """A small course whose class does what the demonstration class does, graded."""
+    course = tiny_course(tmp_path_factory.mktemp("class"))
+    shutil.copy(HERE / "grading" / "nbgrader_config.py", course.root / "grading")
+    folder = build_class(course, [course.lab("01")], lambda line: None)
+    grading(course.root, "grade", str(folder))
+    return course.root
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,23 @@ from pathlib import Path
 import pytest
 from nbgrader.api import Gradebook
 from test_grading_tiny import LAB, cell
+from traitlets.config.loader import PyFileConfigLoader
 
-from grading.classbook import read_entries
+from grading.classbook import read_entries, read_labs
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
 from grading.demonstration import STUDENTS, hand_in
-from grading.gradebook import marks_by_hand, name_student, open_gradebook, quiet_nbgrader, release_labs, settings
-from grading.judge import Judge
+from grading.demonstration import demonstration as demonstration_of
+from grading.gradebook import (
+    marks_by_hand,
+    name_student,
+    open_gradebook,
+    quiet_nbgrader,
+    release_labs,
+    remembered,
+    settings,
+)
+from grading.judge import BLANK, BY_HAND, Judge
 from grading.record import find_submissions, grade
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -214,7 +224,8 @@ def test_written_answers_wait_for_a_person_and_their_marks_reach_grades_and_page
         gradebook.find_comment("why", LAB, LAB, "ada").manual_comment = "Clear & short"
         gradebook.db.commit()
     with open_gradebook(course) as gradebook:
-        assert marks_by_hand(gradebook, "ada", LAB) == {"why": {"points": 8, "comment": "Clear & short"}}
+        given = marks_by_hand(gradebook, "ada", LAB, remembered(gradebook, LAB))
+        assert given == {"why": {"points": 8, "comment": "Clear & short"}}
     again = grade(course, folder, parent, silent)
     assert again.n_judged == 0
     assert '"ada","lab01_tiny","98","100","0"' in graded.grades.read_text()
@@ -275,6 +286,43 @@ def test_extra_credit_and_comments_on_code_reach_every_reader(course, parent):
     assert marks["double"].sentence == "You multiply x by itself." and marks["counter"].points == 25
     for name, comment in (("double", "Read the title once more"), ("counter", "An elegant class")):
         assert marks[name].comment == comment and comment in page
+
+
+def test_a_comment_on_earlier_work_is_not_shown_under_new_work(course, parent):
+    folder = hand(course, "ada", double="def double(x):\n    return x * x")
+    grade(course, folder, parent, silent)
+    mark(course, "ada", "double", "Read the title once more")
+    page = grade(course, folder, parent, silent).feedback / "ada" / f"{LAB}.html"
+    assert "Read the title once more" in page.read_text()
+    hand(course, "ada")
+    for _ in range(2):
+        grade(course, folder, parent, silent)
+        comments = {mark.id: mark.comment for mark in read_entries(course, LAB)[0].marks}
+        assert "Read the title once more" not in page.read_text() and comments["double"] == ""
+    mark(course, "ada", "double", "Now it is right")
+    grade(course, folder, parent, silent)
+    assert "Now it is right" in page.read_text()
+
+
+def test_an_added_space_is_no_answer_to_a_written_question_for_any_reader(course, parent):
+    folder = hand(course, "ada", why=course.lab("01").blank(course.lab("01").questions[-1]).source + " ")
+    graded = grade(course, folder, parent, silent)
+    assert results(graded)["ada"]["questions"][-1]["status"] == BLANK
+    assert told(course, graded) == ("90", "0")
+
+
+def test_an_answer_in_a_markdown_cell_of_ones_own_waits_for_a_person_who_sees_it(course, parent):
+    blank = course.lab("01").blank(course.lab("01").questions[-1]).source
+    folder = hand(course, "ada", why=blank)
+    assert told(course, grade(course, folder, parent, silent)) == ("90", "0")
+    path = folder / "ada" / LAB / f"{LAB}.ipynb"
+    notebook = json.loads(path.read_bytes())
+    notebook["cells"].append(cell("markdown", "mine", "Because it is so."))
+    path.write_text(json.dumps(notebook))
+    graded = grade(course, folder, parent, silent)
+    assert results(graded)["ada"]["questions"][-1]["status"] == BY_HAND and told(course, graded) == ("90", "10")
+    shown = json.loads((course.work / "autograded" / "ada" / LAB / f"{LAB}.ipynb").read_bytes())["cells"]
+    assert [c["source"] for c in shown[-2:]] == [blank, "Because it is so."]
 
 
 def test_a_fault_of_a_check_waits_for_a_person_in_the_gradebook(course, parent):
@@ -344,16 +392,50 @@ def test_labs_check_says_which_lab_is_not_up_to_date(course, capsys):
         main(["labs", "--check"], course.root)
     assert stop.value.code == 1
     assert capsys.readouterr().err.count(LAB) == 1
+    release_labs(course)
+    for name in ("answers.ipynb", ".ipynb_checkpoints/x.ipynb", "lab01_run/log.csv"):
+        write_whole(course.root / "labs" / LAB / name, "{}")
+    assert release_labs(course, check=True) == [f"{LAB}/answers.ipynb"]
     with pytest.raises(CourseError, match="there is no lab '07'"):
         course.lab("07")
 
 
-def test_the_demonstration_is_one_command(course, capsys):
+def test_the_demonstration_is_one_command_and_leaves_the_real_class_alone(course, capsys):
+    """A student who is called like one of the twelve has handed in code that nobody may run without a sandbox."""
+    hand(course, "liam", double="open('/tmp/liam', 'w')")
+    pages, before = course.work / "demo" / "feedback", everything_in(course.work)
     with pytest.raises(SystemExit) as stop:
         main(["demo"], course.root)
     said = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "grading/_work/grades.csv" in said and "square, count, eight, from-zero" in said
+    assert "grading/_work/demo/grades.csv" in said and "square, count, eight, from-zero" in said
+    assert "cd grading/_work/demo && jupyter lab" in said and len(list(pages.glob("*/*.html"))) == len(STUDENTS)
+    assert (course.work / "demo" / "report" / f"{LAB}.html").is_file()
+    after = everything_in(course.work)
+    assert before == {path: kept for path, kept in after.items() if "demo" not in path.parts and path.name != "lock"}
+    with pytest.raises(CourseError, match="has no grades yet"):
+        read_labs(course, None)
+
+
+def test_nbgrader_finds_the_demonstration_in_its_folder(course):
+    demo = demonstration_of(course)
+    found = PyFileConfigLoader("nbgrader_config.py", str(demo.work)).load_config().CourseDirectory
+    assert found.db_url == f"sqlite:///{demo.work / 'gradebook.db'}" and found.root == str(course.root)
+    assert found.submitted_directory == "grading/_work/demo/submitted"
+
+
+def test_what_a_run_has_nothing_to_do_with_stays_in_the_grades(course, parent, tmp_path):
+    grade(course, hand(course, "ada"), parent, silent)
+    mark(course, "ada", "why", manual_score=8)
+    grade(course, course.work / "submitted", parent, silent)
+    write_whole(tmp_path / "late" / "bob" / LAB / f"{LAB}.ipynb", hand_in(course.lab("01"), "solution"))
+    graded = grade(course, tmp_path / "late", parent, silent)
+    assert list(results(graded)) == ["bob"]
+    assert [told(course, graded, student) for student in ("ada", "bob")] == [("98", "0"), ("90", "10")]
+    with quiet_nbgrader(), book(course) as gradebook:
+        gradebook.remove_student("ada")
+    lines = grade(course, tmp_path / "late", parent, silent).grades.read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [['"ada"', f'"{LAB}"', '"90"'], ['"bob"', f'"{LAB}"', '"90"']]
 
 
 @pytest.mark.slow

@@ -111,6 +111,20 @@ def test_only_the_changed_question_is_judged_again_and_the_rest_is_untouched(cou
     assert (course.work / "regraded.csv").read_text().count("answer-seven") == 1
 
 
+def test_the_list_keeps_what_a_run_has_nothing_to_do_with(course, parent, tmp_path):
+    folder = hand(course, "ada", answer_seven="answer_seven = 9")
+    grade(course, folder, parent, silent)
+    change(course, STRICT, LENIENT)
+    assert len(grade(course, folder, parent, silent).regraded) == 1
+    hand(course, "bob")
+    (folder / "bob").rename(tmp_path / "bob")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "bob").rename(tmp_path / "others" / "bob")
+    graded = grade(course, tmp_path / "others", parent, silent)
+    assert grades(graded) == {"ada": 90, "bob": 90} and graded.regraded == []
+    assert (course.work / "regraded.csv").read_text().count("answer-seven") == 1
+
+
 def test_a_mark_that_would_fall_is_kept_with_a_note_and_new_work_is_judged_alone(course, parent):
     """The strict check takes away what the lenient one gave; the lenient mark stays until new work comes in."""
     change(course, STRICT, LENIENT)

@@ -220,6 +220,17 @@ def test_what_the_course_itself_wrote_counts_for_nobody(course):
     assert own_lines("a = 1\nb = 2\n", "  b = 2") == "a = 1"
 
 
+def test_a_question_that_was_added_later_is_missing_in_old_results_alone(course):
+    give(course, "ada", FULL)
+    give(course, "bob", FULL | {"double": 0})
+    path = course.work / "results" / "ada" / LAB / "result.json"
+    old = json.loads(path.read_bytes())
+    write_whole(path, to_json(old | {"questions": old["questions"][1:]}))
+    found = items(course)
+    assert (found["double"].difficulty, found["double"].n, found["total"].n) == (0, 1, 2)
+    assert "Twice a number" in page_of(course)
+
+
 def test_the_page_shows_the_pair(course):
     for student, text in (("ada", COPIED), ("bob", RENAMED), ("cyd", HONEST)):
         give(course, student, FULL)
