@@ -96,9 +96,7 @@ def hand_in(lab: Lab, kind: str) -> str:
 
 def demonstration(course: Course) -> Course:
     """The course with the demonstration class in place of the real one."""
-    demo = replace(course, beside="demo")
-    write_whole(demo.work / "nbgrader_config.py", CONFIG)
-    return demo
+    return replace(course, beside="demo")
 
 
 def build_class(course: Course, labs: list[Lab], tell: Callable[[str], None] = print) -> Path:
@@ -109,4 +107,6 @@ def build_class(course: Course, labs: list[Lab], tell: Callable[[str], None] = p
             kind = kinds[number % len(kinds)]
             write_whole(folder / student / lab.name / f"{lab.name}.ipynb", hand_in(lab, kind))
         tell(f"  {lab.name}: {len(STUDENTS)} submissions written")
+    if course.beside:
+        write_whole(course.work / "nbgrader_config.py", CONFIG)
     return folder

@@ -17,7 +17,7 @@ from traitlets.config.loader import PyFileConfigLoader
 from grading.classbook import read_entries, read_labs
 from grading.cli import main
 from grading.course import CourseError, alone, write_whole
-from grading.demonstration import STUDENTS, hand_in
+from grading.demonstration import STUDENTS, build_class, hand_in
 from grading.demonstration import demonstration as demonstration_of
 from grading.gradebook import (
     marks_by_hand,
@@ -419,6 +419,7 @@ def test_the_demonstration_is_one_command_and_leaves_the_real_class_alone(course
 
 def test_nbgrader_finds_the_demonstration_in_its_folder(course):
     demo = demonstration_of(course)
+    build_class(demo, [course.lab("01")], silent)
     found = PyFileConfigLoader("nbgrader_config.py", str(demo.work)).load_config().CourseDirectory
     assert found.db_url == f"sqlite:///{demo.work / 'gradebook.db'}" and found.root == str(course.root)
     assert found.submitted_directory == "grading/_work/demo/submitted"
