@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 import random
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from itertools import islice, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,10 +101,58 @@ def test_files_of_one_name_in_many_folders_are_many_documents(tmp_path):
     assert [document.name for document in alone] == ["text.txt"]
 
 
+def test_a_document_has_the_same_name_however_the_path_to_it_is_typed(tmp_path, monkeypatch):
+    (tmp_path / "rows" / "more").mkdir(parents=True)
+    for name in ("a.jsonl", "more/b.jsonl"):
+        (tmp_path / "rows" / name).write_text('{"text": "one"}\n{"text": "two"}\n')
+    monkeypatch.chdir(tmp_path)
+    wanted = ["a.jsonl:0", "a.jsonl:1", "more/b.jsonl:0", "more/b.jsonl:1"]
+    for source in ("rows", "./rows/", str(tmp_path / "rows"), "rows/**/*.jsonl"):
+        assert [document.name for document in read_documents(DataConfig(source=source))] == wanted
+    assert [document.name for document in read_documents(DataConfig(source="rows/a.jsonl"))] == wanted[:2]
+
+
+def test_a_pattern_stands_for_files_and_not_for_folders(tmp_path):
+    (tmp_path / "all" / "deep").mkdir(parents=True)
+    for name in ("one.txt", "deep/two.txt"):
+        (tmp_path / "all" / name).write_text(name)
+    found = read_documents(DataConfig(source=str(tmp_path / "all" / "**")))
+    assert [document.name for document in found] == ["deep/two.txt", "one.txt"]
+
+
+def test_every_byte_of_a_text_arrives(tmp_path):
+    (tmp_path / "dos.txt").write_bytes("one\r\ntwo\rthree\n 猫".encode())
+    (document,) = read_documents(DataConfig(source=str(tmp_path)))
+    assert document.text.encode() == (tmp_path / "dos.txt").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a CSV that is not read to its end
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.jsonl.gz", "saved"])
+def test_tables_of_other_kinds_give_the_same_documents(tmp_path, name):
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_dict({"body": ["one cat\nsat", "two 猫"], "n": [1, 2]})
+    if name == "saved":
+        rows.save_to_disk(tmp_path / name)
+    else:
+        plain = tmp_path / "plain"
+        rows.to_csv(plain) if "csv" in name else rows.to_json(plain)
+        pack = gzip.compress if name.endswith(".gz") else bytes
+        (tmp_path / name).write_bytes(pack(plain.read_bytes()))
+    found = list(read_documents(DataConfig(source=str(tmp_path / name), text_field="body")))
+    assert [document.text for document in found] == rows["body"]
+    if name == "saved":
+        DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "splits")
+        with pytest.raises(ValueError, match="has the splits test, train; name the folder of one of them"):
+            list(read_documents(DataConfig(source=str(tmp_path / "splits"), text_field="body")))
+
+
 def test_a_row_without_text_is_left_out_and_one_with_a_number_is_named(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "one"}\n{"text": null}\n{"text": "two"}\n')
     assert [document.text for document in read_documents(DataConfig(source=str(rows)))] == ["one", "two"]
+    rows.write_text('{"text": null}\n{"text": "two"}\n')
+    assert [document.text for document in read_documents(DataConfig(source=str(rows)))] == ["two"]
     bad = [{"text": "one"}, {"text": 5}]
     with pytest.raises(ValueError, match="row 1 of here has 5 in 'text', which is no text"):
         list(sources._read_rows(DataConfig(), bad, "here"))
@@ -180,9 +230,10 @@ def test_shards_of_another_tokenizer_are_refused_and_both_are_named(prepared):
 def test_a_shard_that_was_cut_short_is_refused(prepared):
     _config, tokenizer, folder = prepared
     path = folder / "shards" / "train_00000.npy"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"train_00000.npy cannot be read"):
-        Shards(folder / "shards", "train", tokenizer, 16)
+    for left in (path.read_bytes()[:-10], b""):
+        path.write_bytes(left)
+        with pytest.raises(ValueError, match=r"train_00000.npy cannot be read"):
+            Shards(folder / "shards", "train", tokenizer, 16)
 
 
 def test_a_text_shorter_than_one_window_is_refused(prepared):
@@ -381,6 +432,30 @@ def test_a_writer_that_stops_after_any_group_goes_on_to_the_same_bytes(prepared,
     write_shards(documents, tokenizer, tmp_path / "stopped", **settings)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "calm")
     assert len(contents(tmp_path / "calm")) > 6
+
+
+def test_a_writer_killed_before_its_last_rename_encodes_nothing_again(prepared, tmp_path, monkeypatch):
+    config, tokenizer, _folder = prepared
+    documents, real = list(read_documents(config.data)), Path.rename
+    write_shards(documents, tokenizer, tmp_path / "calm", validation_share=0.3)
+
+    def killed(self, target):
+        if self.name == "stopped.partial":
+            raise Stopped
+        return real(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Path, "rename", killed)
+        write_shards(documents, tokenizer, tmp_path / "stopped", validation_share=0.3)
+    monkeypatch.setattr(Tokenizer, "encode_many", None)
+    write_shards(documents, tokenizer, tmp_path / "stopped", validation_share=0.3)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "calm")
+
+
+def test_the_tokenizer_shows_how_far_it_is(short_run, tmp_path, capsys):
+    prepare(short_run, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "tokenizer:   0%" in said and "tokenizer, joining pairs: " in said and "shards:   0%" in said
 
 
 def test_tokens_that_a_failing_machine_took_with_it_are_missed(prepared, tmp_path, monkeypatch):

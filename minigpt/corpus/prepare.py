@@ -1,6 +1,6 @@
 """From a source to a tokenizer and shards, once for every run folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,7 +38,8 @@ def find_tokenizer(config: RunConfig, folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        Tokenizer.train(training_texts(config), config.model.vocab_size).save(path)
+        with tokenizer_bar(config) as bar:
+            Tokenizer.train(told(training_texts(config), bar), config.model.vocab_size).save(path)
     return Tokenizer.load(path)
 
 
@@ -47,6 +48,21 @@ def shard_bar(config: RunConfig, part: int = 0, parts: int = 1) -> tqdm:
     name = "shards" if parts == 1 else f"part {part} of {parts}"
     return tqdm(total=text_bytes(config.data, part, parts), desc=name, unit="B", unit_scale=True, mininterval=1.0,
                 leave=False)
+
+
+def tokenizer_bar(config: RunConfig) -> tqdm:
+    """The progress of the tokenizer in bytes of the text that it learns from."""
+    wanted = int(config.data.tokenizer_megabytes * 1e6)
+    return tqdm(total=min(text_bytes(config.data) or wanted, wanted), desc="tokenizer", unit="B", unit_scale=True,
+                mininterval=1.0, leave=False)
+
+
+def told(texts: Iterable[str], bar: tqdm) -> Iterator[str]:
+    """The same texts; the bar says how many bytes they have and, at their end, what comes next."""
+    for text in texts:
+        bar.update(len(text.encode()))
+        yield text
+    bar.set_description("tokenizer, joining pairs")
 
 
 def training_texts(config: RunConfig) -> Iterator[str]:

@@ -208,7 +208,7 @@ def open_shard(path: Path, n_tokens: int) -> np.ndarray:
     """The tokens of a shard, mapped into memory. Raises ValueError if the file is not of so many tokens."""
     try:
         ids = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, EOFError) as fault:
         raise ValueError(f"the shard {path} cannot be read ({fault}); write the shards again") from None
     if len(ids) != n_tokens or path.stat().st_size != ids.offset + ids.nbytes:
         raise ValueError(f"the shard {path} has {len(ids)} tokens in {path.stat().st_size:,} bytes but its manifest "

@@ -12,8 +12,11 @@ from typing import Any
 
 from minigpt.config import DataConfig
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
 """How `datasets` reads a file by its ending; every other ending is plain text, one document a file."""
+
+PACKED = {".gz", ".zst"}
+"""Endings that may follow those of a table; `datasets` unpacks it as it reads."""
 
 LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "pydoc_data"}
 """Folders of the standard library with other people's packages, test data, or one huge generated text."""
@@ -31,7 +34,8 @@ def read_documents(config: DataConfig, part: int = 0, parts: int = 1) -> Iterato
     """The documents of a source, or one of several parts of them, in an order that is always the same.
 
     Sources  `stdlib`: the modules of this Python's standard library, read where they lie.
-             A file, a folder or a pattern: plain text, JSON lines or parquet.
+             A file, a folder or a pattern: plain text, JSON lines, CSV or parquet; the last three packed or not.
+             A folder that `datasets` wrote with save_to_disk; of one with several splits, the folder of one.
              `hub:OWNER/NAME` or `hub:OWNER/NAME/CONFIG`: the train split of a data set on the hub, streamed.
     Parts    Part i takes the files i, i + parts, i + 2 parts, ...; if there are fewer files than parts, it takes
              the documents of these numbers. A document has the same name in whatever part it comes.
@@ -57,7 +61,7 @@ def text_bytes(config: DataConfig, part: int = 0, parts: int = 1) -> int | None:
     if config.source.startswith("hub:"):
         return None
     paths = _modules() if config.source == "stdlib" else _paths(config.source)
-    if any(path.suffix == ".parquet" for path in paths):
+    if any(path.suffix in {".parquet", *PACKED} for path in paths):
         return None
     mine = paths if len(paths) < parts else paths[part::parts]
     return sum(path.stat().st_size for path in mine) // (parts if len(paths) < parts else 1)
@@ -101,8 +105,13 @@ def _files(config: DataConfig) -> list[Reader]:
         return [partial(_read_rows, config, rows.shard(rows.num_shards, number), f"{owner}/{name}:{number}")
                 for number in range(rows.num_shards)]
     root = _root(config.source)
-    return [partial(_read_table, config, path) if path.suffix in READERS else partial(_read_text, path, root)
+    return [partial(_read_table, config, path, root) if _reader(path) else partial(_read_text, path, root)
             for path in _paths(config.source)]
+
+
+def _reader(path: Path) -> str | None:
+    """How `datasets` reads this file; None if it is plain text."""
+    return READERS.get((path.with_suffix("") if path.suffix in PACKED else path).suffix)
 
 
 def _modules() -> list[Path]:
@@ -114,10 +123,13 @@ def _modules() -> list[Path]:
 def _paths(source: str) -> list[Path]:
     """The files that a file's, a folder's or a pattern's name stands for. Raises ValueError if there are none."""
     place = Path(source)
-    if place.is_dir():
-        paths = sorted(path for path in place.rglob("*") if path.is_file())
-    else:
-        paths = sorted(Path(name) for name in glob.glob(source, recursive=True))
+    if (place / "dataset_dict.json").exists():
+        splits = sorted(path.parent.name for path in place.glob("*/state.json"))
+        raise ValueError(f"the source {source!r} has the splits {', '.join(splits)}; name the folder of one of them")
+    found = place.rglob("*") if place.is_dir() else map(Path, glob.glob(source, recursive=True))
+    paths = sorted(path for path in found if path.is_file())
+    if any(path.suffix == ".arrow" for path in paths):  # save_to_disk writes a few words about them beside them
+        paths = [path for path in paths if path.name not in ("state.json", "dataset_info.json")]
     if not paths:
         raise ValueError(f"there is no text at {source!r}; name a file, a folder, a pattern or `stdlib`")
     return paths
@@ -133,7 +145,7 @@ def _root(source: str) -> Path:
 
 def _read_text(path: Path, root: Path) -> Iterator[Document]:
     try:
-        yield Document(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
+        yield Document(path.relative_to(root).as_posix(), path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as fault:
         raise ValueError(
             f"{path} is not UTF-8 (byte {fault.object[fault.start]:#04x} at {fault.start}); "
@@ -141,8 +153,8 @@ def _read_text(path: Path, root: Path) -> Iterator[Document]:
         ) from None
 
 
-def _read_table(config: DataConfig, path: Path) -> Iterator[Document]:
-    yield from _read_rows(config, _open(config, READERS[path.suffix], data_files=str(path)), str(path))
+def _read_table(config: DataConfig, path: Path, root: Path) -> Iterator[Document]:
+    yield from _read_rows(config, _open(config, _reader(path), data_files=str(path)), path.relative_to(root).as_posix())
 
 
 def _open(config: DataConfig, reader: str, *subset: str, **options: str) -> Any:
@@ -155,7 +167,7 @@ def _open(config: DataConfig, reader: str, *subset: str, **options: str) -> Any:
         first = next(iter(islice(rows, 1)), None)
     except Exception as fault:  # the library raises many kinds: no such file, no network, broken rows
         raise ValueError(f"{where} cannot be read as a data set ({_first_line(fault)}); check the name") from fault
-    if first is not None and not isinstance(first.get(config.text_field), str):
+    if first is not None and not isinstance(first.get(config.text_field, 0), str | None):
         raise ValueError(
             f"{where} has the columns {', '.join(first)} but no text in {config.text_field!r}; set data.text_field"
         )

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -130,11 +131,13 @@ def _finish(partial: Path, folder: Path, work: dict) -> Path:
             _close(partial, work, shards[-1])
     manifest = {"tokenizer": work["settings"]["tokenizer"], **({"part": part} if part else {}),
                 "documents": work["documents"], "documents_sha256": work["trail"], "splits": work["splits"]}
+    _keep(partial, work)
     write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    (partial / JOURNAL).unlink(missing_ok=True)  # of no document there is no journal
+    write_text(partial / JOURNAL, json.dumps(work))  # all shards are closed: a stop from here on loses nothing
     _sweep(partial, work)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    (folder / JOURNAL).unlink()
     return folder
 
 
@@ -230,6 +233,7 @@ def _encode_all(groups: Iterable[list[Document]], tokenizer: Tokenizer,
 
 def _start_worker(engine: str) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all, and the parent ends its workers
     _worker = Tokenizer.from_text(engine)
     parent = multiprocessing.parent_process()  # a parent that was killed cannot stop its workers: they watch it
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
