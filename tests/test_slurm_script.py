@@ -202,6 +202,13 @@ def test_faults_without_progress_have_a_limit_and_progress_lifts_it(play, tmp_pa
     assert "(fault 1 of 2" in play("70 lost", SLURM_JOB_ID="8")[1]
 
 
+def test_the_newest_checkpoint_is_the_one_of_the_highest_step(play, tmp_path):
+    for step in ("999999", "1000000"):
+        (tmp_path / ODD / "checkpoints" / f"step-{step}").mkdir(parents=True)
+    play("70 lost")
+    assert (tmp_path / ODD / "slurm" / "faults.7").read_text() == "step-1000000\n"
+
+
 @pytest.mark.parametrize("state", ["COMPLETING None", "CANCELLED None"])
 @pytest.mark.parametrize("codes", ["75 75", "lost lost"])
 def test_a_cancelled_job_stays_away(play, state, codes):

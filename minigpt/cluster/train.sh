@@ -88,8 +88,9 @@ come_back() {
 # Come back after a fault, but not for ever: those count that have no new checkpoint between them.
 fault() {
   is_being_ended && exit 1
-  local checkpoints=("$run"/checkpoints/step-*[0-9]) faults=$run/slurm/faults.$SLURM_JOB_ID newest count
-  newest=${checkpoints[-1]##*/}
+  local faults=$run/slurm/faults.$SLURM_JOB_ID newest count
+  newest=$(printf '%s\n' "$run"/checkpoints/step-*[0-9] | sort --version-sort | tail --lines=1)
+  newest=${newest##*/}
   echo "$newest" >> "$faults" || give_up "$1, and $run/slurm takes not one more line"
   count=$(grep --count --line-regexp --fixed-strings -- "$newest" "$faults")
   ((count <= @faults@)) || give_up "$1, and that is fault $count without a new checkpoint"
