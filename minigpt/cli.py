@@ -1,6 +1,8 @@
 """minigpt on the command line."""
 
+import errno
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -133,12 +135,9 @@ def shards(arguments: list[str]) -> None:
 def shards_part(config: RunConfig, folder: Path, part: int, parts: int, processes: int) -> None:
     """Write one part and tell what is missing, or, if nothing is, what there is."""
     from minigpt.corpus import prepare_part
-    from minigpt.disk import in_turn
     from minigpt.train import claim
 
-    with in_turn(folder / "shards.lock"):
-        claim(folder, config)
-    if missing := prepare_part(config, folder, part, parts, processes):
+    if missing := prepare_part(config, folder, part, parts, processes, lambda: claim(folder, config)):
         print(f"part {part} of {parts} is whole; not yet whole: {', '.join(map(str, missing))}")
     else:
         print_shards(folder / "shards")
@@ -151,6 +150,9 @@ def check(folder: Path) -> None:
     parts = {} if (folder / "shards").exists() else progress(folder)
     for part, (state, documents) in parts.items():
         print(f"part {part} of {len(parts)}: {state}, {documents:,} documents")
+    if parts and all(state == "whole" for state, _ in parts.values()):
+        raise ValueError(f"every part of {folder} is whole but they are not joined; call `minigpt shards RECIPE "
+                         f"--part 0 --parts {len(parts)}` once more")
     if parts:
         raise ValueError(f"the shards of {folder} are not whole; call `minigpt shards RECIPE --part I --parts "
                          f"{len(parts)}` for the parts that are not")
@@ -218,6 +220,9 @@ def train(arguments: list[str]) -> None:
     fabric = training.make_fabric(config.train)
 
     def prepare() -> None:
+        if fabric.world_size > 1 and not (folder / "shards").exists():
+            raise ValueError(f"{folder} has no shards, and {fabric.world_size} processes do not wait while one writes "
+                             f"them; write them first, with `minigpt shards {arguments[0]}` and the same settings")
         with locked(folder):
             training.claim(folder, config)
             corpus.prepare(config, folder)
@@ -367,13 +372,25 @@ def main() -> None:
 
 def call(word: Callable[[list[str]], None], arguments: list[str]) -> int:
     """The exit status: 0 done; 75 stopped by a signal with a checkpoint, start it again; 74 the disk, start it again
-    after a while; 70 a crash, also one that another process's end has caused; 1 something that a person must change.
+    after a while; 70 a crash, also one that a network or another process's end has caused; 1 something that a person
+    must change; 130 Ctrl-C; 141 nobody reads on what we print.
     """
     try:
-        word(arguments)
+        try:
+            word(arguments)
+        finally:
+            sys.stdout.flush()
     except ValueError as fault:
         return tell(fault, 1)
+    except KeyboardInterrupt:
+        return tell("stopped by Ctrl-C; the same command goes on from what is done, or begins again", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python itself still wants to print
+        return 141
     except OSError as fault:
+        if not is_of_disk(fault):
+            return tell(f"a connection failed ({(str(fault).splitlines() or [type(fault).__name__])[0]}); "
+                        "call the same command again when the network is there", 70)
         wrong_place = isinstance(fault, FileNotFoundError | FileExistsError | NotADirectoryError | PermissionError)
         return tell(f"{fault.filename or 'the disk'}: {fault.strerror or fault}; free some space or name another "
                     "folder, then call the same command again", 1 if wrong_place else 74)
@@ -385,6 +402,13 @@ def call(word: Callable[[list[str]], None], arguments: list[str]) -> int:
         traceback.print_exc()
         return 70
     return 0
+
+
+def is_of_disk(fault: OSError) -> bool:
+    """Whether a file or a disk is at fault: libraries for networks raise OSError too, most without an errno."""
+    if fault.filename:
+        return True
+    return fault.errno in errno.errorcode and not isinstance(fault, ConnectionError | TimeoutError)
 
 
 def tell(what: object, status: int) -> int:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,8 +24,12 @@ def write_text(path: Path, text: str) -> None:
     """Write aside and rename, so that no half of a file is ever seen under its name."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def sha256(path: Path) -> str:
@@ -49,14 +54,39 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial.rename(folder)
 
 
+class Lost(ValueError):
+    """Another process has taken the folder that this one worked in."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A file that names the process that works in its folder."""
+
+    path: Path
+    mine: dict
+
+    @property
+    def lost(self) -> bool:
+        """Whether the file names somebody else by now, as far as the disk can tell."""
+        with suppress(OSError):
+            return read_lease(self.path) != self.mine
+        return False
+
+
+def taken(folder: Path) -> Lost:
+    return Lost(f"another process has taken {folder}, because this one gave no sign of life for a minute; "
+                "see to it that one of them goes on alone")
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Lease]:
     """While this lasts, no other process works in the folder, on this machine or on another that shares the disk.
 
     The kernel keeps a lock for the processes of one machine; a process that dies, however it dies, lets go of it.
     A lease tells the other machines. That of a dead process runs out after a minute. A Slurm job that comes back
     gives its own earlier start that minute to end; anybody else is refused.
-    Raises  ValueError if another process holds the folder.
+    Raises  ValueError if another process holds the folder. Lost if another has taken it and Ctrl-C, or the lease
+            itself, ends the block; a block that catches signals asks the lease before it writes.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,12 +99,12 @@ def locked(folder: Path) -> Iterator[None]:
                          "or name another folder") from None
     except NotImplementedError:  # a disk without such locks
         lock = None
-    with lock or nullcontext(), leased(folder, alone_here=lock is not None):
-        yield
+    with lock or nullcontext(), leased(folder, alone_here=lock is not None) as lease:
+        yield lease
 
 
 @contextmanager
-def leased(folder: Path, alone_here: bool) -> Iterator[None]:
+def leased(folder: Path, alone_here: bool) -> Iterator[Lease]:
     """While this lasts, lease.json names this process and is touched every few seconds."""
     path = folder / "lease.json"
     mine = {"host": socket.gethostname(), "kernel": kernel(), "process": os.getpid(),
@@ -85,13 +115,17 @@ def leased(folder: Path, alone_here: bool) -> Iterator[None]:
         time.sleep(1.0)
         if read_lease(path) != mine:
             raise ValueError(f"another process has taken {folder} just now; name another folder")
-    ended = threading.Event()
-    threading.Thread(target=stay_alive, args=(path, mine, ended), daemon=True).start()
+    lease, ended = Lease(path, mine), threading.Event()
+    threading.Thread(target=stay_alive, args=(lease, ended), daemon=True).start()
     try:
-        yield
+        yield lease
+    except KeyboardInterrupt:
+        if lease.lost:
+            raise taken(folder) from None
+        raise
     finally:
         ended.set()
-        if read_lease(path) == mine:
+        if not lease.lost:
             path.unlink(missing_ok=True)
 
 
@@ -113,14 +147,14 @@ def outlive(path: Path, mine: dict, alone_here: bool) -> bool:
     return was_there
 
 
-def stay_alive(path: Path, mine: dict, ended: threading.Event) -> None:
+def stay_alive(lease: Lease, ended: threading.Event) -> None:
     """Touch the lease until the end. If somebody else has it, because we were silent too long, stop this process."""
     while not ended.wait(BEAT):
+        if lease.lost:
+            _thread.interrupt_main()
+            return
         with suppress(OSError):
-            if read_lease(path) != mine:
-                _thread.interrupt_main()
-                return
-            os.utime(path)
+            os.utime(lease.path)
 
 
 def read_lease(path: Path) -> dict | None:

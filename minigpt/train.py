@@ -10,7 +10,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +28,9 @@ from minigpt import checkpoint
 from minigpt.alarm import WINDOW, Alarm
 from minigpt.config import RunConfig, TrainConfig
 from minigpt.corpus import Shards
+from minigpt.corpus.prepare import PARTS
 from minigpt.corpus.shards import IGNORED
-from minigpt.disk import locked, write_text
+from minigpt.disk import Lease, Lost, locked, taken, write_text
 from minigpt.distributed import (
     Fabric,
     Stopwatch,
@@ -76,18 +77,21 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
     run that was stopped equals the curve of one that was not, bit for bit on one machine with as many processes.
     Raises  ValueError if another process is at work in the folder, if it holds a run with other settings or a
             checkpoint that does not fit, if the text is shorter than a batch, or if a loss is not finite.
+            Lost, with nothing more written, if another process has taken the folder.
             Stopped after SIGTERM, SIGUSR1 or Ctrl-C, with a checkpoint of the last whole step.
     """
     folder = Path(folder)
     fabric = fabric or make_fabric(config.train)
     tell = partial(write_event, folder) if fabric.global_rank == 0 else lambda *_, **__: None
     with ExitStack() as lock:
-        by_the_first(lambda: lock.enter_context(locked(folder)))
+        lease = together(lambda: lock.enter_context(locked(folder)) if fabric.global_rank == 0 else None)
         by_the_first(lambda: claim(folder, config))
         if not exchange((folder / "model.safetensors").exists())[0]:
             try:
                 splits = together(lambda: open_splits(config, tokenizer, shards))
-                take_steps(fabric, config, tokenizer, splits, folder, tell, progress)
+                take_steps(fabric, config, tokenizer, splits, folder, tell, lease, progress)
+            except Lost:
+                raise
             except (ValueError, OSError, Stopped) as end:
                 with suppress(OSError):
                     tell("stop", steps_done(folder), why=end.why if isinstance(end, Stopped) else str(end))
@@ -96,8 +100,8 @@ def train(config: RunConfig, tokenizer: Tokenizer, shards: Path, folder: Path, *
 
 
 def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: tuple[Shards, Shards], folder: Path,
-               tell: Tell, progress: bool) -> None:
-    """The loop, from the newest checkpoint to the last step.
+               tell: Tell, lease: Lease | None, progress: bool) -> None:
+    """The loop, from the newest checkpoint to the last step, or until the folder is lost.
 
     A step is saved, then evaluated, then logged; its checkpoint carries its row of the log, so that a run which was
     killed in between writes the row when it goes on. After a spike a run with `rewind` goes back to its newest
@@ -107,19 +111,20 @@ def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: 
     model, optimizer = set_up(fabric, config)
     with (Checkpoints(config, tokenizer, folder, model.module, optimizer.optimizer, tell) as checkpoints,
           Log(folder, config, first_process, fabric.world_size) as log, stop_signals() as signals,
-          keep_memory(fabric.device) as memory,
-          tqdm(total=settings.steps, desc="training", unit="step", mininterval=1.0,
+          keep_memory(fabric.device) as memory, nullcontext(checkpoints.restore()) as done,
+          tqdm(total=settings.steps, initial=done.step, desc="training", unit="step", mininterval=1.0,
                disable=not progress or not first_process) as bar):
-        done = checkpoints.restore()
         tell("start", done.step, **circumstances(fabric, folder, done))
         costs = Costs(fabric, config, folder, model.module, memory)
         alarm = go_on(log, done, lambda: validate(config, model, tokenizer, splits[1], done.step))
         while done.step < settings.steps:
-            bar.update(done.step - bar.n)
             row = {"step": done.step + 1, "tokens": (done.step + 1) * config.tokens_per_step}
             costs.start()
             row |= train_step(fabric, config, model, optimizer, splits[0], done.step, done.batch)
-            row, stopping, failed = costs.settle(row, bool(signals), checkpoints.failed)
+            row, stopping, failed, lost = costs.settle(row, bool(signals), checkpoints.failed,
+                                                         bool(lease and lease.lost))
+            if lost:
+                raise taken(folder)
             if failed:
                 checkpoints.wait()
             told, risen = listen(alarm, row)
@@ -135,6 +140,7 @@ def take_steps(fabric: Fabric, config: RunConfig, tokenizer: Tokenizer, splits: 
             if last or stopping or done.step % settings.save_every == 0:
                 checkpoints.save(done)
             log.write(row | validate(config, model, tokenizer, splits[1], done.step))
+            bar.update(done.step - bar.n)
             if done.step % settings.log_every == 0:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", tokens_per_second=f"{row['tokens_per_second']:,.0f}")
             if stopping and not last:
@@ -372,16 +378,28 @@ FREE = {f"train.{name}" for name in ("accumulate", "sharding", "activation_check
 
 def claim(folder: Path, config: RunConfig) -> None:
     """Make the folder this run's. Raises ValueError, naming a field, if it is already another run's."""
+    refuse_other_settings(folder, config)
     path = folder / "config.json"
-    if path.exists():
-        differences = config.differences(RunConfig.read(path))
-        if others := [told for told in differences if told.split()[0] not in FREE]:
-            raise ValueError(f"{folder} holds a run with other settings ({others[0]}); "
-                             "choose another folder or remove that one")
-        if not differences:
-            return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, config.to_json())
+    if not path.exists() or RunConfig.read(path) != config:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, config.to_json())
+
+
+def refuse_other_settings(folder: Path, config: RunConfig) -> None:
+    """Raises ValueError, naming a field, if the folder holds something that was made with another value of it."""
+    path = folder / "config.json"
+    differences = config.differences(RunConfig.read(path)) if path.exists() else []
+    if others := [told for told in differences if shaped(folder, told.split()[0])]:
+        raise ValueError(f"{folder} holds a run with other settings ({others[0]}); "
+                         "choose another folder or remove that one")
+
+
+def shaped(folder: Path, setting: str) -> bool:
+    """Has this setting shaped what the folder holds? At first nothing, then the text as tokens, then a training."""
+    if any((folder / name).exists() for name in ("log.csv", "checkpoints", "model.safetensors")):
+        return setting not in FREE
+    text = any((folder / name).exists() for name in ("tokenizer.json", "shards", "shards.partial", PARTS))
+    return text and setting.startswith(("data.", "model.vocab_size"))
 
 
 @contextmanager

@@ -1,6 +1,11 @@
+import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+import types
+from itertools import chain
 
 import pytest
 
@@ -70,8 +75,11 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys, texts):
 
 @pytest.mark.parametrize(("fault", "status"), [
     (ValueError("d_model 128 is too wide"), 1), (FileNotFoundError(2, "No such file", "/nowhere"), 1),
-    (OSError(28, "No space left on device", "/runs"), 74), (RuntimeError("Connection closed by peer"), 70),
-    (Stopped(12, [[], [signal.SIGUSR1]]), 75)])
+    (OSError(28, "No space left on device", "/runs"), 74), (OSError(28, "No space left on device"), 74),
+    (OSError(None, "the weights could not be written", "/runs"), 74), (RuntimeError("Connection closed by peer"), 70),
+    (ConnectionRefusedError(111, "Connection refused"), 70), (TimeoutError("timed out"), 70),
+    (OSError("504 Server Error: Gateway Time-out"), 70), (socket.gaierror(-3, "Temporary failure in name"), 70),
+    (KeyboardInterrupt("stopped by Ctrl-C"), 130), (Stopped(12, [[], [signal.SIGUSR1]]), 75)])
 def test_the_exit_status_says_whether_to_come_back(monkeypatch, capsys, fault, status):
     def fails(arguments):
         raise fault
@@ -79,6 +87,67 @@ def test_the_exit_status_says_whether_to_come_back(monkeypatch, capsys, fault, s
     monkeypatch.setitem(cli.WORDS, "train", fails)
     found, said = call(monkeypatch, capsys, "train", "journey")
     assert found == status and ("stopped after step 12" if status == 75 else str(fault.args[-1])) in said
+    if isinstance(fault, OSError):
+        assert said.count("\n") == 1 and ("free some space" in said) == (status != 70)
+
+
+def test_whoever_stops_reading_ends_us_without_a_word():
+    """`minigpt generate FOLDER | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    for words in (["recipes"], ["evaluate", "--help"]):
+        done = subprocess.run(["minigpt", *words], stdout=writing, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (141, "")
+    os.close(writing)
+
+
+@pytest.mark.parametrize(("setting", "wrong", "sentence"), [
+    ("--data.source", "typo", "there is no text at 'typo'"), ("--model.vocab-size", "9999", "vocab_size is 9999"),
+    ("--train.batch-size", "4000", "a batch takes 4000")])
+@pytest.mark.parametrize("word", ["train", "journey", "shards"])
+def test_a_refused_command_can_be_corrected_in_the_same_folder(monkeypatch, capsys, texts, tmp_path, word, setting,
+                                                              wrong, sentence):
+    right = {"--data.source": texts, "--data.validation-share": "0.3", "--model.vocab-size": "300",
+             "--model.d-model": "32", "--train.batch-size": "8", "--train.steps": "2", "--train.warmup-steps": "0",
+             "--folder": tmp_path / "run"}
+    monkeypatch.setattr("minigpt.journey.evaluate_run", lambda folder: None)
+    monkeypatch.setattr("minigpt.journey.write_report",
+                        lambda folder: {"bits_per_byte": {}, "parse_rate": {"samples": 1, "before": 0, "after": 0}})
+    words = [word] if word == "journey" else [word, "journey"]
+    status, said = call(monkeypatch, capsys, *words, *chain(*(right | {setting: wrong}).items()))
+    if (word, setting) != ("shards", "--train.batch-size"):  # of batches the shards know nothing
+        assert status == 1 and sentence in said
+    assert call(monkeypatch, capsys, *words, *chain(*right.items()))[0] == 0
+
+
+def test_text_as_tokens_is_kept_for_the_settings_that_made_it(monkeypatch, capsys, texts, tmp_path):
+    words = ["shards", "journey", "--data.source", texts, "--data.validation-share", "0.3", "--folder", tmp_path]
+    assert call(monkeypatch, capsys, *words, "--model.vocab-size", "300")[0] == 0
+    status, said = call(monkeypatch, capsys, *words, "--model.vocab-size", "320")
+    assert status == 1 and "holds a run with other settings (model.vocab_size is 300 there and 320 here)" in said
+    assert call(monkeypatch, capsys, *words, "--model.vocab-size", "300", "--train.steps", "60")[0] == 0
+
+
+def test_several_processes_do_not_wait_while_one_makes_tokens(monkeypatch, capsys, texts, tmp_path):
+    monkeypatch.setattr("minigpt.train.make_fabric", lambda settings: types.SimpleNamespace(world_size=2))
+    status, said = call(monkeypatch, capsys, "train", "journey", "--data.source", texts, "--folder", tmp_path / "run")
+    assert status == 1 and "run has no shards, and 2 processes do not wait while one writes them; write them" in said
+    assert "`minigpt shards journey`" in said and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_writers_with_one_sentence_and_loses_nothing(tmp_path):
+    partial = tmp_path / "run" / "shards.partial"
+    words = ["minigpt", "shards", "journey", "--processes", "2", "--folder", str(tmp_path / "run")]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (partial / "journal.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(2)  # until the second writer has started too
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in said and (partial / "journal.json").exists()
+    assert said.endswith("minigpt: stopped by Ctrl-C; the same command goes on from what is done, or begins again\n")
 
 
 def test_the_command_is_installed():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,32 @@ def test_a_lease_is_touched_while_it_lasts_and_whoever_loses_it_is_stopped(tmp_p
         assert json.loads(path.read_text()) == {"host": "far"}
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_block_that_loses_its_lease_ends_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "BEAT", 0.05)
+    said = r"another process has taken .*, because this one gave no sign of life"
+    with pytest.raises(disk.Lost, match=said), disk.locked(tmp_path) as lease:
+        assert not lease.lost
+        disk.write_text(tmp_path / "lease.json", json.dumps({"host": "far"}))
+        wait_for(lambda: False)
+    assert json.loads((tmp_path / "lease.json").read_text()) == {"host": "far"}
+
+
+@pytest.mark.parametrize("fails", ["write_text", "replace"])
+def test_a_full_disk_keeps_what_was_there_and_nothing_beside_it(tmp_path, monkeypatch, fails):
+    path, real = tmp_path / "notes.json", getattr(Path, fails)
+
+    def full(self, *arguments, **named):
+        real(self, *arguments, **named) if fails == "write_text" else None
+        raise OSError(28, "No space left on device", str(self))
+
+    disk.write_text(path, "old")
+    monkeypatch.setattr(Path, fails, full)
+    with pytest.raises(OSError, match="No space left"):
+        disk.write_text(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def wait_for(is_so):

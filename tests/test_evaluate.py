@@ -2,12 +2,14 @@ import dataclasses
 import json
 import math
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
 from minigpt import journey
+from minigpt.config import DataConfig
 from minigpt.corpus import Shards, read_documents, write_shards
 from minigpt.disk import locked
 from minigpt.evaluate import bits_per_byte, evaluate_run, ladder, parses, validation_loss
@@ -155,6 +157,56 @@ def test_a_journey_never_removes_other_files(short_run, tmp_path):
     with pytest.raises(ValueError, match="holds other files and no run"):
         journey.travel(short_run, tmp_path, lambda line: None)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_journey_by_other_code_removes_what_runs_write_and_nothing_else(short_run, tmp_path):
+    folder = tmp_path / "run"
+    journey.travel(short_run, folder, lambda line: None)
+    assert {path.name for path in folder.iterdir()} <= journey.WRITTEN | journey.BEFORE
+    (folder / "code.json").write_text('{"minigpt": "another"}')
+    for name in ("thesis.txt", "plan.json", "shards.partial"):
+        (folder / name).touch()
+    with locked(folder):
+        journey.forget_other_code(folder)
+    assert {path.name for path in folder.iterdir()} == {"thesis.txt", "plan.json", "code.json", "lock"}
+
+
+def test_a_journey_goes_where_its_plan_lies(short_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("plan.json", "plan.md"):
+        (tmp_path / "run" / name).write_text("{}")
+    journey.refuse_other_files(tmp_path / "run")
+    (tmp_path / "run" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="holds other files and no run"):
+        journey.refuse_other_files(tmp_path / "run")
+
+
+def test_a_journey_that_stopped_over_its_text_keeps_the_settings_of_its_tokenizer(short_run, tmp_path, monkeypatch):
+    """And one that was refused before there was a tokenizer keeps none."""
+    folder, wrong = tmp_path / "run", DataConfig(source=str(tmp_path / "typo"))
+    with pytest.raises(ValueError, match="there is no text at"):
+        journey.travel(dataclasses.replace(short_run, data=wrong), folder, lambda line: None)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(import_module("minigpt.corpus.prepare"), "write_shards", stop)
+        journey.travel(short_run, folder, lambda line: None)
+    larger = dataclasses.replace(short_run, model=dataclasses.replace(short_run.model, vocab_size=400))
+    with pytest.raises(ValueError, match=r"model.vocab_size is 300 there and 400 here"):
+        journey.travel(larger, folder, lambda line: None)
+
+
+def test_of_two_journeys_in_one_folder_the_second_is_refused_before_it_reads_text(short_run, tmp_path, monkeypatch):
+    def second(*_, **__):
+        with pytest.raises(ValueError, match="another process is at work"):
+            journey.travel(short_run, tmp_path / "run", lambda line: None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("minigpt.corpus.prepare"), "write_shards", second)
+    with pytest.raises(KeyboardInterrupt):
+        journey.travel(short_run, tmp_path / "run", lambda line: None)
 
 
 def test_a_journey_never_removes_a_run_that_was_trained_without_it(prepared):

@@ -215,6 +215,7 @@ def test_one_process_equals_two(prepared, tmp_path):
 
     def go(processes):
         folder = tmp_path / f"p{processes}"
+        subprocess.run([sys.executable, str(program), "shards", *command[1:], "--folder", str(folder)], check=True)
         subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                         str(processes), str(program), *command, "--folder", str(folder)], check=True, timeout=300,
                        env=ONE_THREAD)

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from minigpt import cli
 from minigpt.config import DataConfig
 from minigpt.corpus import (
     Shards,
@@ -157,6 +158,37 @@ def test_a_doubled_part_is_found_before_it_is_joined(short_run, tmp_path):
     shutil.rmtree(home / "part-00001-of-00003")
     assert prepare_part(short_run, tmp_path, 1, 3) == []
     check_shards(tmp_path / "shards")
+
+
+def test_parts_that_a_kill_left_whole_and_apart_are_told_and_joined_by_one_more_call(short_run, tmp_path, monkeypatch):
+    prepare_part(short_run, tmp_path, 0, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("minigpt.corpus.parts.join", lambda folder, parts: [])
+        prepare_part(short_run, tmp_path, 1, 2)
+    with pytest.raises(ValueError, match=r"is whole but they are not joined; call .* --part 0 --parts 2` once more"):
+        cli.check(tmp_path)
+    assert prepare_part(short_run, tmp_path, 0, 2) == []
+    cli.check(tmp_path)
+
+
+def test_a_part_with_other_settings_is_refused_even_while_the_first_trains_the_tokenizer(short_run, tmp_path,
+                                                                                         monkeypatch):
+    """It has to wait for its turn before it may look whose the folder is."""
+    begun, real, larger = threading.Event(), Tokenizer.train, dataclasses.replace(
+        short_run, model=dataclasses.replace(short_run.model, vocab_size=400))
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.5)
+        return real(*arguments)
+
+    monkeypatch.setattr(Tokenizer, "train", slow)
+    first = threading.Thread(target=cli.shards_part, args=(short_run, tmp_path, 0, 2, 1))
+    first.start()
+    assert begun.wait(20)
+    with pytest.raises(ValueError, match=r"model.vocab_size is 300 there and 400 here"):
+        cli.shards_part(larger, tmp_path, 1, 2, 1)
+    first.join()
 
 
 def joined(short_run, run):

@@ -205,6 +205,7 @@ def test_a_plan_does_not_land_beside_another_run(tmp_path):
     config = recipe()
     (tmp_path / "config.json").write_text(config.to_json())
     plan.write_plan(plan.make_plan(config, cluster()), config, tmp_path)
+    (tmp_path / "log.csv").touch()
     other = recipe(steps=1, warmup_steps=0)
     with pytest.raises(ValueError, match="holds a run with other settings"):
         plan.write_plan(plan.make_plan(other, cluster()), other, tmp_path)

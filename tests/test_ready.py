@@ -12,6 +12,7 @@ import pytest
 from minigpt.cluster import ready, stage
 from minigpt.cluster.ready import check_memory, check_ready, check_room
 from minigpt.corpus import check_shards
+from minigpt.disk import locked
 from minigpt.recipes import llama_1b
 from minigpt.train import train
 
@@ -26,7 +27,23 @@ def test_a_prepared_run_is_ready(prepared):
     config, _, folder = prepared
     before = sorted(path.name for path in folder.iterdir())
     check_ready(config, folder, 2)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "config.json"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "config.json", "lock"])
+
+
+def test_a_folder_that_is_not_ready_is_not_claimed(prepared, tmp_path):
+    config, _, folder = prepared
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json"):
+        check_ready(config, tmp_path / "new", 1)
+    with pytest.raises(ValueError, match="a batch takes 4000"):
+        check_ready(changed(config, batch_size=4000), folder, 1)
+    assert not (tmp_path / "new" / "config.json").exists() and not (folder / "config.json").exists()
+    check_ready(config, folder, 1)
+
+
+def test_a_folder_in_which_someone_works_is_not_claimed(prepared):
+    config, _, folder = prepared
+    with locked(folder), pytest.raises(ValueError, match="another process is at work in"):
+        check_ready(config, folder, 1)
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused_with_the_nearest_number_that_can(prepared):
@@ -60,6 +77,9 @@ def test_a_shard_that_is_missing_or_cut_short_is_named(prepared):
 def test_another_tokenizer_and_another_run_are_refused(prepared):
     config, _, folder = prepared
     check_ready(config, folder, 1)
+    check_ready(changed(config, steps=14), folder, 1)  # before the first step
+    check_ready(config, folder, 1)
+    (folder / "log.csv").touch()
     with pytest.raises(ValueError, match=r"train.steps is 12 there and 13 here"):
         check_ready(changed(config, steps=13), folder, 1)
     manifest = folder / "shards" / "shards.json"

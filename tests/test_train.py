@@ -1,4 +1,8 @@
 import dataclasses
+import json
+import os
+import signal
+import struct
 import subprocess
 import sys
 
@@ -7,16 +11,20 @@ import torch
 from conftest import LLAMA, NEOX
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from test_resume import SPIKED, spike_at
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from tqdm import tqdm
 
 from minigpt import checkpoint
+from minigpt.config import RunConfig
 from minigpt.corpus import Shards
 from minigpt.corpus.shards import IGNORED
+from minigpt.disk import Lost
 from minigpt.evaluate import read_log
-from minigpt.evaluate.log import read_alarms, read_rows
+from minigpt.evaluate.log import read_alarms, read_events, read_rows
 from minigpt.model import GPT
 from minigpt.schedule import learning_rate
-from minigpt.train import make_optimizer, train
+from minigpt.train import claim, make_optimizer, train
 
 COLUMNS = ("step", "tokens", "loss", "learning_rate", "gradient_norm", "validation_loss", "validation_bits_per_byte")
 
@@ -228,11 +236,45 @@ def test_a_spike_is_told_and_does_not_stop_the_run(prepared, tmp_path, monkeypat
 
 
 def test_weights_and_biases_gets_the_log_offline_and_only_if_asked(prepared, tmp_path, monkeypatch):
+    """Every row, also those that a rewind writes again: of its own steps W&B keeps the first row alone."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert not (run(prepared, tmp_path / "without") / "wandb").exists()
-    folder = run(prepared, tmp_path / "with", wandb="seed-class")
-    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    spike_at(monkeypatch, 43)
+    folder = run(prepared, tmp_path / "with", wandb="seed-class", rewind=True, **(SPIKED | {"steps": 48}))
+    (file,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    rows = wandb_rows(file)
+    assert [row["step"] for row in rows] == [*range(1, 44), *range(41, 49)]
+    assert {row["step"]: row["loss"] for row in rows} == {row["step"]: row["loss"]
+                                                          for row in read_log(folder / "log.csv")}
+
+
+def wandb_rows(path):
+    """What was logged, from the file of an offline run: blocks of 32 KiB that hold records, whole or in pieces."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, piece, rows = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        if not kind or at % 2**15 > 2**15 - 7:  # the rest of a block
+            at += 2**15 - at % 2**15
+            continue
+        piece, at = piece + data[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            items, piece = Record.FromString(piece).history.item, b""
+            rows += [{item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}] if items else []
+    return rows
+
+
+def test_tensorboard_shows_the_log(prepared, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run(prepared, tmp_path / "run")
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    for name, steps in (("loss", range(1, 13)), ("validation_loss", (6, 12))):
+        log = {row["step"]: row[name] for row in read_log(folder / "log.csv") if name in row}
+        assert {event.step: event.value for event in board.Scalars(name)} == pytest.approx(log)
+        assert list(log) == list(steps)
 
 
 def test_without_weights_and_biases_asking_for_it_is_one_sentence(prepared, tmp_path, monkeypatch):
@@ -255,6 +297,69 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(prepared, tmp_path, monkeyp
     assert [path.name for path in checkpoint.finished(tmp_path / "full" / "checkpoints")] == ["step-000004"]
     monkeypatch.undo()
     assert curve(run(prepared, tmp_path / "full")) == curve(run(prepared, tmp_path / "whole"))
+
+
+def test_a_run_that_was_refused_before_its_first_step_may_be_corrected(prepared, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="a batch takes 4000"):
+        run(prepared, folder, batch_size=4000)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="not installed"):
+        patch.setitem(sys.modules, "wandb", None)
+        run(prepared, folder, wandb="seed-class")
+    assert checkpoint.load(run(prepared, folder))[2] == prepared[0]
+    with pytest.raises(ValueError, match=r"train.batch_size is 4 there and 2 here"):
+        run(prepared, folder, batch_size=2)
+
+
+def test_of_text_as_tokens_only_the_settings_that_made_it_are_kept(prepared):
+    config, _, folder = prepared
+    claim(folder, config)
+    claim(folder, dataclasses.replace(config, train=dataclasses.replace(config.train, steps=13)))
+    assert RunConfig.read(folder / "config.json").train.steps == 13
+    for other, field in ((dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=301)),
+                          "model.vocab_size is 300 there and 301 here"),
+                         (dataclasses.replace(config, data=dataclasses.replace(config.data, validation_share=0.2)),
+                          "data.validation_share is 0.3 there and 0.2 here")):
+        with pytest.raises(ValueError, match=field):
+            claim(folder, other)
+
+
+def test_the_bar_ends_full_and_counts_no_step_of_an_earlier_start(prepared, tmp_path, monkeypatch):
+    seen = []
+
+    class Bar(tqdm):
+        def close(self):
+            seen.append((self.initial, self.n))
+            super().close()
+
+    interrupted(prepared, tmp_path / "run", monkeypatch)
+    monkeypatch.setattr("minigpt.train.tqdm", Bar)
+    config, tokenizer, home = prepared
+    for steps, folder in ((12, "run"), (1, "one")):
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps, warmup_steps=min(
+            steps - 1, config.train.warmup_steps)))
+        train(config, tokenizer, home / "shards", tmp_path / folder)
+        assert seen[0] == ((4, 12) if steps == 12 else (0, 1))
+        seen.clear()
+
+
+def test_a_run_that_lost_its_folder_writes_nothing_more(prepared, tmp_path, monkeypatch):
+    """Another machine took it while this one was silent; its lease stands there from the eighth step on."""
+    real, folder = Shards.batch, tmp_path / "run"
+
+    def batch(self, step, *arguments):
+        if step == 7:
+            (folder / "lease.json").write_text('{"host": "far"}')
+            os.kill(os.getpid(), signal.SIGINT)  # as the lease does, sooner or later
+        return real(self, step, *arguments)
+
+    monkeypatch.setattr(Shards, "batch", batch)
+    with pytest.raises(Lost, match=r"another process has taken .*run, because this one gave no sign of life"):
+        run(prepared, folder)
+    assert [path.name for path in checkpoint.finished(folder / "checkpoints")] == ["step-000004"]
+    assert len(read_log(folder / "log.csv")) == 7
+    assert [event["event"] for event in read_events(folder)] == ["start", "checkpoint"]
+    assert (folder / "lease.json").read_text() == '{"host": "far"}'
 
 
 @pytest.mark.parametrize("model", [LLAMA, NEOX], ids=["llama", "neox"])

@@ -306,11 +306,9 @@ def write_plan(plan: dict[str, Any], config: RunConfig, folder: Path) -> Path:
     """
     folder = Path(folder)
     if (folder / "config.json").exists():
-        from minigpt.train import FREE  # here, because it takes seconds
+        from minigpt.train import refuse_other_settings  # here, because it takes seconds
 
-        differences = config.differences(RunConfig.read(folder / "config.json"))
-        if others := [told for told in differences if told.split()[0] not in FREE]:
-            raise ValueError(f"{folder} holds a run with other settings ({others[0]}); choose another --folder")
+        refuse_other_settings(folder, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "plan.json", json.dumps(plan, indent=2) + "\n")
     write_text(folder / "plan.md", to_markdown(plan))

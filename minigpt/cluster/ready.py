@@ -9,22 +9,23 @@ from minigpt.cluster.gpus import GPUS, find
 from minigpt.cluster.plan import Cluster, make_plan
 from minigpt.config import RunConfig, nearest_divisor
 from minigpt.corpus import check_shards
+from minigpt.disk import locked
 from minigpt.tokenizer import Tokenizer
-from minigpt.train import claim, open_splits
+from minigpt.train import claim, open_splits, refuse_other_settings
 
 BYTES_PER_PARAMETER = 12
 """Of a checkpoint: a weight and AdamW's two moments, four bytes each."""
 
 
 def check_ready(config: RunConfig, folder: Path, ranks: int) -> None:
-    """Return if a run on so many ranks could start in this folder now.
+    """Return if a run on so many ranks could start in this folder now, which is then this run's.
 
     Raises  ValueError, in one sentence, if the batch cannot be shared, if tokenizer or shards are missing, damaged or
             another run's, if the folder cannot be written to, or if its disk has no room for the checkpoints.
     """
     check_batch(config, ranks)
     check_writable(folder)
-    claim(folder, config)
+    refuse_other_settings(folder, config)
     if (folder / "model.safetensors").exists():
         raise ValueError(f"{folder} is trained already; next: minigpt evaluate {folder}")
     if not (folder / "tokenizer.json").exists():
@@ -33,6 +34,8 @@ def check_ready(config: RunConfig, folder: Path, ranks: int) -> None:
     check_shards(folder / "shards", hashes=False)
     open_splits(config, Tokenizer.load(folder / "tokenizer.json"), folder / "shards")
     check_room(config, folder)
+    with locked(folder):
+        claim(folder, config)
 
 
 def check_batch(config: RunConfig, ranks: int) -> None:

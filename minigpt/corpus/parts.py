@@ -7,6 +7,7 @@ manifest that names the shards of all of them is written beside them, and the fo
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from minigpt.config import RunConfig
@@ -17,11 +18,13 @@ from minigpt.corpus.write import JOURNAL, SPLITS, check_shards, write_shards
 from minigpt.disk import in_turn, locked, write_text
 
 
-def prepare_part(config: RunConfig, folder: Path, part: int, parts: int, processes: int = 1) -> list[int]:
+def prepare_part(config: RunConfig, folder: Path, part: int, parts: int, processes: int = 1,
+                 claim: Callable[[], object] = lambda: None) -> list[int]:
     """Write one part of the run's shards; the parts that are then still missing, and if none is, shards/ is whole.
 
     The first to come trains the tokenizer and the others wait for it. A part that was stopped goes on from there,
     one that is whole is left as it is. Which documents are held out does not depend on the number of parts.
+    claim  is called first, while nobody else begins a part: it may refuse the folder.
     Raises  ValueError if there is no such part, if the folder's shards were begun in another way, if another
             process writes the same part, or if a part is not what it should be.
     """
@@ -33,6 +36,7 @@ def prepare_part(config: RunConfig, folder: Path, part: int, parts: int, process
     folder, home = Path(folder), Path(folder) / PARTS
     target = home / part_name(part, parts)
     with in_turn(folder / "shards.lock"):
+        claim()
         if (folder / "shards" / MANIFEST).exists():
             return []
         refuse_other_ways(folder, parts)

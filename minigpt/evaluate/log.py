@@ -79,7 +79,7 @@ class Log:
         for name, value in measured.items():
             self.board.add_scalar(name, value, row["step"])
         if self.wandb:
-            self.wandb.log(measured, step=row["step"])
+            self.wandb.log(row)
 
     def alarm(self, line: dict[str, Any]) -> None:
         """One line of alarms.jsonl: the step, what rose how far, and what the batch held."""
@@ -113,8 +113,10 @@ def start_wandb(folder: Path, config: RunConfig) -> Any:
     name = folder / "wandb.id"
     if not name.exists():
         write_text(name, secrets.token_hex(4))
-    return wandb.init(project=config.train.wandb, name=config.name, id=name.read_text(encoding="utf-8"),
-                      resume="allow", dir=str(folder), config=asdict(config), settings=wandb.Settings(silent=True))
+    run = wandb.init(project=config.train.wandb, name=config.name, id=name.read_text(encoding="utf-8"),
+                     resume="allow", dir=str(folder), config=asdict(config), settings=wandb.Settings(silent=True))
+    run.define_metric("*", step_metric="step")  # its own count of steps takes no row of a step that it has seen
+    return run
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
