@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 DEEPEST = 60  # nested lists
 LARGEST = 64 * 2**20  # bytes of one frame
 MOST_PARTS = 250_000  # numbers, texts, lists and so on in one frame; an array is one
+MOST_COMMAS = 4 * MOST_PARTS  # `encode` needs about two for a part, and texts hold some
+MOST_ALIKE = 100  # keys of a dict with one hash; honest are a few: hash(-1) is hash(-2)
+MOST_AXES = 64  # of an array, as in numpy
 ARRAY_KINDS = "biufc"  # bool, signed, unsigned, float, complex
 DTYPE = re.compile(rf"[<|][{ARRAY_KINDS}]\d{{1,2}}")  # as `encode` writes it; numpy reads other text as Python
 
@@ -29,7 +33,7 @@ def write_frame(frame: dict) -> bytes:
     line = json.dumps(frame, ensure_ascii=True, allow_nan=False).encode() + b"\n"
     if len(line) > LARGEST:
         raise WireError(f"the answer has {len(line):,} bytes, the limit is {LARGEST:,}; return a smaller one")
-    if line.count(b"[") > MOST_PARTS:
+    if line.count(b"[") > MOST_PARTS or line.count(b",") > MOST_COMMAS:
         raise WireError(f"the answer has more than {MOST_PARTS:,} parts; return an array in place of a long list")
     return line
 
@@ -37,10 +41,10 @@ def write_frame(frame: dict) -> bytes:
 def read_frame(line: bytes) -> dict:
     """The frame that `write_frame` wrote.
 
-    Raises  WireError if it is another line, whoever sent it; a line of brackets is refused before it is parsed.
+    Raises  WireError if it is another line, whoever sent it; a line of too many parts is refused before it is parsed.
     """
     try:
-        if line.count(b"[") + line.count(b"{") > 2 * MOST_PARTS:
+        if line.count(b"[") + line.count(b"{") > 2 * MOST_PARTS or line.count(b",") > MOST_COMMAS:
             raise ValueError("too many parts")
         frame = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -135,16 +139,23 @@ def _decode(pair: Any) -> Any:
         "bytes": lambda text: base64.b64decode(text, validate=True),
         "list": lambda entries: [_decode(entry) for entry in entries],
         "tuple": lambda entries: tuple(_decode(entry) for entry in entries),
-        "dict": lambda pairs: {_decode(key): _decode(value) for key, value in pairs},
+        "dict": _decode_dict,
         "array": _decode_array,
     }
     return readers[kind](content)
 
 
+def _decode_dict(pairs: list) -> dict:
+    entries = [(_decode(key), _decode(value)) for key, value in pairs]
+    if max(Counter(hash(key) for key, _ in entries).values(), default=0) > MOST_ALIKE:
+        raise WireError("the worker sent a dict that cannot be looked up; grade this submission again")
+    return dict(entries)
+
+
 def _decode_array(content: dict) -> np.ndarray:
     if not DTYPE.fullmatch(content["dtype"]):
         raise WireError("the worker sent an array of entries that are no numbers; grade this submission again")
-    dtype, shape = np.dtype(content["dtype"]), [int(n) for n in content["shape"]]
+    dtype, shape = np.dtype(content["dtype"]), [int(n) for n in content["shape"][:MOST_AXES]]
     data = base64.b64decode(content["data"], validate=True)
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
         raise WireError("the worker sent an array that does not fit its shape; grade this submission again")

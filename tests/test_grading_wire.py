@@ -106,3 +106,28 @@ def test_a_pickle_is_no_frame():
     with pytest.raises(WireError):
         read_frame(b"[1]\n")
     assert read_frame(write_frame({"a": [1]})) == {"a": [1]}
+
+
+@pytest.mark.parametrize("key", [lambda i: i * (2**61 - 1), lambda i: (i * (2**61 - 1), "a")])
+def test_keys_of_one_hash_are_refused_before_they_are_looked_up(key):
+    pairs = [[encode(key(i)), ["none", None]] for i in range(50_000)]
+    with pytest.raises(WireError, match="grade this submission again"):
+        decode(["dict", pairs])
+
+
+def test_a_dict_of_honest_keys_comes_back():
+    value = {(i, j): i for i in range(-9, 9) for j in range(-9, 9)} | {1.5: "a", "b": 10**30, None: True}
+    assert there_and_back(value) == value
+
+
+def test_a_line_of_commas_is_refused_before_it_is_parsed():
+    with pytest.raises(WireError):
+        read_frame(b'{"value": ["list", [' + b"1," * 2_000_000 + b"1]]}")
+    with pytest.raises(WireError, match="return an array in place of a long list"):
+        write_frame({"value": ["list", [1] * 2_000_000]})
+
+
+def test_a_shape_of_huge_numbers_is_refused_at_once():
+    content = {"dtype": "<f8", "shape": [10**4000] * 10_000, "data": ""}
+    with pytest.raises(WireError):
+        decode(["array", content])
