@@ -64,6 +64,7 @@ def _files() -> list[str]:
         else:
             words += ["--ro-bind", str(path), str(path)]
     words += ["--proc", "/proc", "--dev", "/dev"]
+    words += ["--ro-bind", "/dev/null", "/dev/zero"]  # it gives the memory that the filter refuses (SHARED_MEMORY)
     for path, size in ((DISK, DISK_BYTES), ("/dev/shm", DISK_BYTES // 4)):
         words += ["--perms", "1777", "--size", str(size), "--tmpfs", path]
     for path in (course, ENGINE, "/dev", "/"):
@@ -94,6 +95,7 @@ class Bubblewrap:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                start_new_session=True,  # Ctrl-C is for the judge, who would take the end of the sandbox for a mistake
             )
         finally:
             os.close(read)

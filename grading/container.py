@@ -118,7 +118,8 @@ class Container:
             place.chmod(0o777)  # of use to nobody else: the folder is the judge's alone
             listener.listen(1)
             words = self.command(name, place, inner, environment, limits)
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+            quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
+            process = subprocess.Popen(words, **quiet, start_new_session=True)  # Ctrl-C is for the judge
             control = _first_call(listener, process)
         credentials = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         first = str(struct.unpack("3i", credentials)[0])

@@ -21,16 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from grading.course import Lab
-from grading.forbidden import asked_names, forbidden_name, imports
+from grading.course import CourseError, Lab
+from grading.forbidden import asked_names, forbidden_name, imports, needed, statements
 from grading.ingest import Submission, rebuild
 from grading.question import Call, Case, Probe, Question, Read, Wrong, as_numbers, close
-from grading.session import ENDED, OVERTIME, Failure, Outcome, Session, Step, Value, WarmParent
+from grading.session import ENDED, OVERTIME, TOO_LATE, Failure, Outcome, Session, Step, Value, WarmParent
 from grading.trained import Trained
 
 NUMBER = re.compile(r"[-+]?[\d.]+")
 STILL_OPEN = "The answer cell is as it was handed out."
 OUR_FAULT = "Our check could not deal with this answer, so a person looks at it."
+TIME_IS_OVER = (
+    "The time for the whole notebook was over before this answer could be tried: make the slowest cells faster, "
+    "or leave out those that you added."
+)
 RIGHT, WRONG, BLANK, BY_HAND, REVIEW = "right", "wrong", "blank", "by hand", "needs review"
 
 
@@ -100,7 +104,21 @@ class Judge:
             Step(cell.grade_id or cell.cell_id, cell.source, submission.by_course(cell),
                  forbidden.get(cell.grade_id, ()))
             for cell in submission.runs
-        ])
+        ], spare=lambda: self.spare(submission))
+
+    def spare(self, submission: Submission) -> list[str]:
+        """The ids of the student's own cells that make nothing of which an answer is made."""
+        wanted, added = set(), {}
+        try:
+            for cell in submission.runs:
+                if cell.is_open or submission.by_course(cell):
+                    wanted = wanted.union(*(one.loads | one.binds for one in statements(cell.source)))
+                else:
+                    added[cell.cell_id] = statements(cell.source)
+            kept = set(needed([statement for cell in added.values() for statement in cell], wanted))
+        except RecursionError:  # nobody can tell
+            return []
+        return [name for name, cell in added.items() if kept.isdisjoint(cell)]
 
     def judge(
         self, submission: Submission, questions: list[Question] | None = None
@@ -123,11 +141,16 @@ class Judge:
         try:
             with guarded("draws no cases"):
                 cases = question.cases(rng)
-            if name := self._forbidden_in(submission, question, cases):
-                return self._refuse(question, name)
-            return self._compare(question, session, cases, untouched)
-        except Fault as fault:
-            return Judgement(question.id, REVIEW, None, OUR_FAULT, fault=str(fault))
+            with guarded("cannot read the text of the submission"):
+                name = self._forbidden_in(submission, question, cases)
+            return self._refuse(question, name) if name else self._compare(question, session, cases, untouched)
+        except (CourseError, OSError):  # the judge itself is broken, or its machine
+            raise
+        except Exception as error:  # nothing that one student hands in ends the run for all
+            session.drop()
+            self.understudy.drop()
+            fault = str(error) if isinstance(error, Fault) else f"the judge fails ({type(error).__name__}: {error})"
+            return Judgement(question.id, REVIEW, None, OUR_FAULT, fault=fault)
 
     def _set_aside(self, question: Question, untouched: bool) -> Judgement:
         if untouched:
@@ -275,6 +298,8 @@ def say_failure(question: Question, what: str, where: str, outcome: Failure, cel
         return f"{what} was still running after {question.seconds:g} seconds{where}: look for a loop that does not end."
     if outcome == ENDED:
         return f"{what} ended the Python process{where}: look for an exit, or for far too much memory."
+    if TOO_LATE in (outcome, cell):
+        return TIME_IS_OVER
     if outcome.kind == "Unsendable":
         return f"{what} cannot be read{where}: {outcome.message}."
     if outcome.kind == "NotImplementedError" and not outcome.message:

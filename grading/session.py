@@ -49,17 +49,38 @@ WORKER = [sys.executable, "-I", "-m", "grading.worker"]
 START_SECONDS = 120  # for the heavy imports, on a busy machine
 ORDER_SECONDS = 10  # for a fork, or for the end of a worker
 LOOK_SECONDS = 0.25  # between two looks at the memory of the sandbox
+LONGEST_LOOK = 1  # what a wait of that time takes on a busy machine
+PAUSE_SECONDS = 5  # nothing else that goes on while a worker is at work takes as long
 
 OVERTIME = Failure("OutOfTime")
 ENDED = Failure("Ended")  # the process ended: exit, crash, out of memory
+TOO_LATE = Failure("TooLate")  # the time of the whole submission is over
+PAUSED = Failure("Paused")  # everything was stopped for a while (Ctrl-Z, a suspended job), so it has to run again
 
 
 class Lost(Exception):
     """The worker is gone, or had to be killed."""
 
     def __init__(self, failure: Failure):
-        super().__init__(failure.kind)
+        super().__init__(failure)  # all that another process needs to make the same
         self.failure = failure
+
+
+class Clock:
+    """Counts seconds, but for those in which this process was stopped (Ctrl-Z, a suspended job)."""
+
+    def __init__(self):
+        self.seen, self.left_out = time.monotonic(), 0.0
+
+    def now(self, longest: float = PAUSE_SECONDS) -> float:
+        """The time; more than `longest` seconds since this was called last are a pause."""
+        before, self.seen = self.seen, time.monotonic()
+        if self.seen - before > longest:
+            self.left_out += self.seen - before
+        return self.seen - self.left_out
+
+
+CLOCK = Clock()
 
 
 class WarmParent:
@@ -132,6 +153,7 @@ class WarmParent:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                start_new_session=True,  # Ctrl-C is for the judge
             )
         return Sandbox(process, control, lambda: str(process.pid), lambda: None)  # it ends when the channel is closed
 
@@ -177,14 +199,18 @@ class WarmParent:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.running = self.folder = None
 
-    def worker(self) -> "Worker":
-        """A new worker in an empty folder; a warm parent that has been killed meanwhile is started again."""
+    def worker(self, forbidden: Iterable[str] = ()) -> "Worker":
+        """A new worker in an empty folder, which guards these names before any of the student's code runs.
+
+        A warm parent that has been killed meanwhile, or whose workers end at once, is started again.
+        Raises  CourseError if it does not start, or if it cannot guard the names.
+        """
         for _ in range(2):
             try:
                 self._begin()
                 self._wait()
-                return self._fork()
-            except OSError as error:
+                return _guarding(self._fork(), list(forbidden))
+            except (OSError, Lost) as error:
                 said = last_line((self.folder / "parent.log").read_bytes()) if self.folder else str(error)
                 self.close()
         raise CourseError(f"the workers do not start ({said}); install the environment with `make class`, or, if it is "
@@ -217,6 +243,19 @@ class WarmParent:
             return False
         n_bytes, n_files = self.running.used()
         return n_bytes > self.limits.sandbox_bytes or n_files > MOST_FILES
+
+
+def _guarding(worker: "Worker", names: list[str]) -> "Worker":
+    """The worker, when it guards the names."""
+    try:
+        error = worker.request({"do": "guard", "names": names, "seconds": ORDER_SECONDS}, ORDER_SECONDS).get("error")
+    except Lost:
+        worker.end()
+        raise
+    if error:
+        worker.end()
+        raise CourseError(f"the names {', '.join(names)} cannot be guarded ({error}); correct them")
+    return worker
 
 
 class Aside(WarmParent):
@@ -274,23 +313,27 @@ class Worker:
 
         Raises  Lost if it does not come within `patience` seconds or the process has ended.
         """
-        deadline = time.monotonic() + patience
-        self.next_look = time.monotonic() + LOOK_SECONDS
+        deadline, left_out = CLOCK.now() + patience, CLOCK.left_out
+        self.next_look = CLOCK.now() + LOOK_SECONDS
         try:
             self._write(write_frame(frame), deadline)
-            return read_frame(self._read_line(deadline))
+            answer = read_frame(self._read_line(deadline))
         except (BrokenPipeError, WireError):
             raise Lost(ENDED) from None
+        if "error" in answer and read_failure(answer["error"]) == OVERTIME and CLOCK.left_out > left_out:
+            raise Lost(PAUSED)  # the alarm inside went on during the pause
+        return answer
 
     def _wait(self, reading: list[int], writing: list[int], deadline: float) -> None:
         """Return when a pipe is ready; meanwhile look now and then at what the sandbox holds."""
-        while (now := time.monotonic()) < deadline:
+        while (now := CLOCK.now()) < deadline:
             if now >= self.next_look:
                 if self.is_full():
                     raise Lost(ENDED)
-                self.next_look = time.monotonic() + LOOK_SECONDS
-            wait = max(0, min(deadline, self.next_look) - time.monotonic())
-            if any(select.select(reading, writing, [], wait)):
+                self.next_look = CLOCK.now() + LOOK_SECONDS
+            is_ready = any(select.select(reading, writing, [], max(0, min(deadline, self.next_look) - CLOCK.now())))
+            CLOCK.now(LONGEST_LOOK)
+            if is_ready:
                 return
         raise Lost(OVERTIME)
 
@@ -330,29 +373,41 @@ class Step:
 
 
 class Session:
-    """One notebook, run: a context in which its values can be asked for."""
+    """One notebook, run: a context in which its values can be asked for.
 
-    def __init__(self, parent: WarmParent, steps: list[Step], total_seconds: float | None = None):
-        self.parent, self.limits, self.steps = parent, parent.limits, steps
+    The questions have as much time as the cells. Where the cells do not come to an end in theirs, they run once more
+    without those in `spare`: their ids are asked for only then.
+    """
+
+    def __init__(
+        self, parent: WarmParent, steps: list[Step], total_seconds: float | None = None,
+        spare: Callable[[], Iterable[str]] = tuple,
+    ):
+        self.parent, self.limits, self.steps, self.spare = parent, parent.limits, steps, spare
         self.forbidden = sorted({name for step in steps for name in step.forbidden})
         self.total_seconds = total_seconds or parent.limits.total_seconds
         self.outputs: dict[str, str] = {}
         self.failures: dict[str, Failure] = {}  # by step id
         self.worker: Worker | None = None
+        self.has_run = False
 
     def __enter__(self) -> "Session":
-        self.deadline = time.monotonic() + self.total_seconds
+        self._give_time()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._drop()
+        self.drop()
+
+    def _give_time(self) -> None:
+        self.deadline = CLOCK.now() + self.total_seconds
 
     @property
     def is_over(self) -> bool:
         """Whether the whole submission has used up its time."""
-        return time.monotonic() >= self.deadline
+        return CLOCK.now() >= self.deadline
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """End the worker; what is asked next starts another."""
         if self.worker:
             self.worker.end()
         self.worker = None
@@ -360,33 +415,38 @@ class Session:
     def _start(self) -> None:
         """Run the notebook in a new worker, again and again until no cell takes the worker down."""
         while self.worker is None and not self.is_over:
-            self.worker = self.parent.worker()
-            self._set_guard()
+            self.worker = self.parent.worker(self.forbidden)
             for step in self.steps:
+                if self.failures.get(step.id) in (OVERTIME, ENDED, TOO_LATE):
+                    continue
                 if self.is_over:
-                    self.failures[step.id] = OVERTIME
-                if self.failures.get(step.id) in (OVERTIME, ENDED):
+                    self.failures[step.id] = TOO_LATE
                     continue
                 try:
                     self.run(step)
                 except Lost as lost:
-                    self.failures[step.id] = lost.failure
-                    self._drop()
+                    self.drop()
+                    if lost.failure != PAUSED:
+                        self.failures[step.id] = lost.failure
                     break
-
-    def _set_guard(self) -> None:
-        """Tell the new worker what the lab forbids, before any of the student's code runs.
-
-        Raises  CourseError if it cannot guard that.
-        """
-        if self.forbidden:
-            frame = {"do": "guard", "names": self.forbidden, "seconds": ORDER_SECONDS}
-            if error := self.worker.request(frame, ORDER_SECONDS).get("error"):
-                raise CourseError(f"the names {', '.join(self.forbidden)} cannot be guarded ({error}); correct them")
 
     def ready(self) -> None:
         """Start the notebook, if it is not running."""
         if self.worker is None:
+            self._start()
+        if not self.has_run:
+            self.has_run = True
+            if self.worker is None or TOO_LATE in self.failures.values():
+                self._start_without_spare()
+            self._give_time()
+
+    def _start_without_spare(self) -> None:
+        spare = set(self.spare())
+        if any(step.id in spare for step in self.steps):
+            self.drop()
+            self.steps = [step for step in self.steps if step.id not in spare]
+            self.failures = {name: failure for name, failure in self.failures.items() if failure != TOO_LATE}
+            self._give_time()
             self._start()
 
     def try_cell(self, step: Step) -> Failure | None:
@@ -396,7 +456,10 @@ class Session:
                 self.run(step)
             return self.failures.get(step.id)
         except Lost as lost:
-            self._drop()
+            self.drop()
+            if lost.failure == PAUSED:
+                self.ready()
+                return self.try_cell(step)
             return lost.failure
 
     def run(self, step: Step) -> None:
@@ -404,21 +467,34 @@ class Session:
 
         Raises  Lost if the worker did not survive it.
         """
-        seconds = min(self.limits.cell_seconds, max(0.1, self.deadline - time.monotonic()))
-        frame = {"do": "cell", "source": step.source, "seconds": seconds}
-        frame |= {"by_course": step.by_course, "forbidden": step.forbidden}
-        answer = self.worker.request(frame, seconds + self.limits.grace_seconds)
+        frame = {"do": "cell", "source": step.source, "by_course": step.by_course, "forbidden": step.forbidden}
+        answer = self._request(frame, self.limits.cell_seconds)
         self.outputs[step.id] = plain_text(answer.get("output"), self.limits.output_characters + 100)
         self.failures.pop(step.id, None)
         if "error" in answer:
             self.failures[step.id] = read_failure(answer["error"])
+
+    def _request(self, frame: dict, seconds: float) -> dict:
+        """The worker's answer within these seconds, or those that are left of the whole.
+
+        Raises  Lost if the worker did not survive it.
+        """
+        left = max(0.1, self.deadline - CLOCK.now())
+        given = min(seconds, left)
+        try:
+            answer = self.worker.request(frame | {"seconds": given}, given + self.limits.grace_seconds)
+        except Lost as lost:
+            raise Lost(TOO_LATE) if lost.failure == OVERTIME and left < seconds else lost from None
+        if "error" in answer and read_failure(answer["error"]) == OVERTIME and left < seconds:
+            answer["error"] = {"kind": TOO_LATE.kind}
+        return answer
 
     def ask(self, cases: list[Case], seconds: float, forbidden: tuple[str, ...] = ()) -> list[Outcome]:
         """One outcome for each case, all within `seconds`; what comes too late has failed."""
         outcomes: list[Outcome] = []
         remaining = seconds
         for case in cases:
-            if outcomes and outcomes[-1] in (OVERTIME, ENDED):
+            if outcomes and outcomes[-1] in (OVERTIME, ENDED, TOO_LATE):
                 outcomes.append(outcomes[-1])
                 continue
             outcome, used = self._ask_one(case, remaining, forbidden)
@@ -429,20 +505,20 @@ class Session:
     def _ask_one(self, case: Case, seconds: float, forbidden: tuple[str, ...]) -> tuple[Outcome, float]:
         self.ready()
         if self.is_over:
-            return OVERTIME, 0
-        seconds = min(seconds, max(0.1, self.deadline - time.monotonic()))
-        started = time.monotonic()
+            return TOO_LATE, 0
+        started = CLOCK.now()
         try:
-            frame = ask_frame(case, seconds) | {"forbidden": forbidden}
-            answer = self.worker.request(frame, seconds + self.limits.grace_seconds)
+            answer = self._request(ask_frame(case) | {"forbidden": forbidden}, seconds)
             outcome = read_failure(answer["error"]) if "error" in answer else Value(decode(answer.get("value")))
         except Lost as lost:
-            self._drop()
+            self.drop()
+            if lost.failure == PAUSED:
+                return self._ask_one(case, seconds, forbidden)
             outcome = lost.failure
         except WireError as error:
-            self._drop()
+            self.drop()
             outcome = Failure("Unsendable", str(error))
-        return outcome, time.monotonic() - started
+        return outcome, CLOCK.now() - started
 
 
 def read_failure(error: Any) -> Failure:
@@ -462,16 +538,15 @@ def plain_text(text: Any, n_characters: int) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in kept)
 
 
-def ask_frame(case: Case, seconds: float) -> dict:
+def ask_frame(case: Case) -> dict:
     """The request that stands for a case."""
     if isinstance(case, Probe):
         inputs = [[name, pack(value)] for name, value in case.inputs.items()]
-        return {"do": "ask", "kind": "probe", "seconds": seconds, "code": case.code, "inputs": inputs}
+        return {"do": "ask", "kind": "probe", "code": case.code, "inputs": inputs}
     if isinstance(case, Call):
         args, kwargs = [pack(v) for v in case.args], [[k, pack(v)] for k, v in case.kwargs.items()]
-        frame = {"do": "ask", "kind": "call", "seconds": seconds, "name": case.name}
-        return frame | {"args": args, "kwargs": kwargs}
-    return {"do": "ask", "kind": "read", "seconds": seconds, "name": case.name}
+        return {"do": "ask", "kind": "call", "name": case.name, "args": args, "kwargs": kwargs}
+    return {"do": "ask", "kind": "read", "name": case.name}
 
 
 def pack(value: Any) -> list:

@@ -7,6 +7,7 @@ modules, all read-only. What can be written is a small disk in memory, emptied a
 import glob
 import importlib.util
 import os
+import re
 import secrets
 import site
 import socket
@@ -26,22 +27,34 @@ NOBODY = 65534  # the group of everything inside
 ENGINE = Path(__file__).resolve().parent
 INSIDE = ("__init__.py", "guard.py", "wire.py", "worker.py")  # of the judge, no more than this is visible inside
 
-# Calls that reach deep into the kernel, or leave memory behind that belongs to no process.
+# Calls that reach deep into the kernel, leave memory behind that belongs to no process, or weaken another process.
 REFUSED = {
     "x86_64": (0xC000003E, 56, 435, {
         "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "unshare": 272, "setns": 308,
         "mount": 165, "umount2": 166, "pivot_root": 155, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
         "add_key": 248, "request_key": 249, "keyctl": 250, "io_uring_setup": 425, "memfd_create": 319,
         "memfd_secret": 447, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "personality": 135,
+        "setpriority": 141, "ioprio_set": 251,
     }),
     "aarch64": (0xC00000B7, 220, 435, {
         "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "unshare": 97, "setns": 268,
         "mount": 40, "umount2": 39, "pivot_root": 41, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
         "add_key": 217, "request_key": 218, "keyctl": 219, "io_uring_setup": 425, "memfd_create": 279,
         "memfd_secret": 447, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "personality": 92,
+        "setpriority": 140, "ioprio_set": 30,
     }),
 }  # fmt: skip
+# Calls that may change nothing but the process itself, which is number 0 to them.
+FOR_ITSELF = {
+    "x86_64": {"prlimit64": 302, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203,
+               "sched_setattr": 314},
+    "aarch64": {"prlimit64": 261, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122,
+                "sched_setattr": 274},
+}  # fmt: skip
+MMAP = {"x86_64": 9, "aarch64": 222}
+SHARED_MEMORY = 0x21  # the flags MAP_SHARED and MAP_ANONYMOUS of mmap: what it gives stays when no process shows it
 NEW_NAMESPACES = 0x7E020000  # the flags CLONE_NEW* of clone
+MEMORY = re.compile(rb"^(?:RssAnon|RssShmem|VmPTE):\s+(\d+) kB$", re.M)  # in /proc/PID/status
 
 
 def seccomp_filter(machine: str) -> bytes:
@@ -50,12 +63,17 @@ def seccomp_filter(machine: str) -> bytes:
     Source  Linux, Documentation/userspace-api/seccomp_filter.rst
     """
     architecture, clone, clone3, refused = REFUSED[machine]
-    load, equal, at_least, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
+    load, equal, at_least, any_bit, answer, keep = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
     allow, kill, not_permitted, no_such_call = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
     program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, kill), (load, 0, 0, 0)]
     program += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, not_permitted)]  # x86_64's second table of calls
     for number in refused.values():
         program += [(equal, 0, 1, number), (answer, 0, 0, not_permitted)]
+    for number in FOR_ITSELF[machine].values():
+        program += [(equal, 0, 4, number), (load, 0, 0, 16), (equal, 0, 1, 0)]
+        program += [(answer, 0, 0, allow), (answer, 0, 0, not_permitted)]
+    program += [(equal, 0, 5, MMAP[machine]), (load, 0, 0, 40), (keep, 0, 0, SHARED_MEMORY)]
+    program += [(equal, 0, 1, SHARED_MEMORY), (answer, 0, 0, not_permitted), (answer, 0, 0, allow)]
     program += [(equal, 0, 1, clone3), (answer, 0, 0, no_such_call)]  # its flags cannot be read; libc takes clone
     program += [(equal, 0, 3, clone), (load, 0, 0, 16), (any_bit, 0, 1, NEW_NAMESPACES)]
     program += [(answer, 0, 0, not_permitted), (answer, 0, 0, allow)]
@@ -83,7 +101,7 @@ class Limits:
     """What one submission may use."""
 
     cell_seconds: float = 20
-    total_seconds: float = 240
+    total_seconds: float = 240  # of all cells, and as much again of all questions
     grace_seconds: float = 2  # between the alarm inside and the kill from outside
     memory_bytes: int = 4 * 2**30  # of one process
     sandbox_bytes: int = 6 * 2**30  # of all processes in the sandbox
@@ -144,16 +162,16 @@ def last_line(said: bytes) -> str:
 
 
 def children_of(pid: str) -> list[str]:
-    return [child for path in glob.glob(f"/proc/{pid}/task/*/children") for child in _read(path).split()]
+    return [child.decode() for path in glob.glob(f"/proc/{pid}/task/*/children") for child in _read(path).split()]
 
 
 def _bytes_of(pid: str) -> int:
-    lines = (line.split() for line in _read(f"/proc/{pid}/status").splitlines())
-    return sum(int(words[1]) * 1024 for words in lines if words[0] in ("RssAnon:", "RssShmem:"))
+    """What a process holds, with the tables by which it is found; its name, in the same file, is any bytes."""
+    return sum(int(n) * 1024 for n in MEMORY.findall(_read(f"/proc/{pid}/status")))
 
 
-def _read(path: str) -> str:
+def _read(path: str) -> bytes:
     try:
-        return Path(path).read_text()
+        return Path(path).read_bytes()
     except OSError:  # it has ended meanwhile
-        return ""
+        return b""

@@ -141,7 +141,8 @@ class Notebook:
 
     def set_guard(self, frame: dict) -> dict:
         """Prepare for the names that the lab forbids, before any of the student's code runs."""
-        self.guard = Guard(frame["names"], (os.getcwd(), *WRITABLE))
+        if frame["names"]:
+            self.guard = Guard(frame["names"], (os.getcwd(), *WRITABLE))
         return {}
 
     def run_cell(self, frame: dict) -> dict:

@@ -1,6 +1,7 @@
 """What runs in a worker, what it costs, and how it is judged."""
 
 import json
+import pickle
 import time
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from test_grading_tiny import EXPOSED, LAB, cell, tiny_course
 
 from grading.course import read_cells
 from grading.ingest import rebuild
-from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, WRONG, Judge, course_secret, draw
+from grading.judge import BLANK, BY_HAND, REVIEW, RIGHT, TIME_IS_OVER, WRONG, Judge, course_secret, draw
 from grading.preflight import ATTEMPTS, HOSTILE, check_odd_values, preflight
 from grading.question import Call, Probe, Read
-from grading.session import Failure, Limits, Session, Step, Value, WarmParent
+from grading.session import ENDED, Failure, Limits, Lost, Session, Step, Value, WarmParent
 
 LIMITS = Limits(cell_seconds=1, grace_seconds=0.5, output_characters=500)
 
@@ -165,6 +166,10 @@ def command_lines():
             continue
 
 
+def test_what_one_judge_has_lost_can_be_told_to_another():
+    assert pickle.loads(pickle.dumps(Lost(ENDED))).failure == ENDED
+
+
 # --- the judgement ---
 
 
@@ -264,6 +269,53 @@ def test_an_answer_for_which_there_is_no_sentence_needs_review_and_ends_no_run(j
     assert "finds no sentence" in judgements["double"].fault and judgements["counter"].status == RIGHT
     monkeypatch.setattr("grading.preflight.say", lambda *given: 1 / 0)
     assert "ZeroDivisionError" in check_odd_values(judge.lab.questions[0])[0]
+
+
+@pytest.mark.parametrize("link", [".b", " + 1"])
+def test_expressions_of_any_depth_end_no_run(judge, link):
+    judgements, _ = judged(judge, extra=[f"x = a{link * depth}" for depth in (100, *range(700, 1100, 10), 100_000)])
+    assert judgements["double"].status in (RIGHT, REVIEW)
+    assert [j.status for name, j in judgements.items() if name != "double"] == [RIGHT, RIGHT, RIGHT, BY_HAND]
+
+
+def test_an_error_that_nobody_thought_of_needs_review_and_costs_no_other_question(judge, monkeypatch):
+    compare = Judge._compare
+
+    def fails_once(self, question, *given):
+        if question.id == "total":
+            raise RecursionError("too deep")
+        return compare(self, question, *given)
+
+    monkeypatch.setattr(Judge, "_compare", fails_once)
+    judgements, _ = judged(judge)
+    assert [j.status for j in judgements.values()] == [RIGHT, REVIEW, RIGHT, RIGHT, BY_HAND]
+    assert judgements["total"].fault == "the judge fails (RecursionError: too deep)"
+
+
+SLOW = "import time\ntime.sleep(0.7)\n"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_slow_cells_of_the_students_own_cost_no_points(course, first):
+    """Those on which an answer rests are run, those that were added beside them can be left out."""
+    limits = Limits(cell_seconds=1, grace_seconds=0.5, total_seconds=3)
+    own = [f"{SLOW}factor = 2", *[f"{SLOW}print({n})" for n in range(6)]]
+    own = read_cells(json.dumps({"cells": [cell("code", f"x{n}", text) for n, text in enumerate(own)]}))
+    with WarmParent(limits, exposed=EXPOSED) as parent, Judge(course.lab("01"), parent, b"secret") as judge:
+        cells = judge.lab.with_answers({"double": "def double(x):\n    return factor * x"})
+        submission = rebuild(judge.lab, "ada", [*own, *cells] if first else [*cells, *own])
+        judgements, _ = judge.judge(submission)
+    assert [j.status for j in judgements] == [RIGHT, RIGHT, RIGHT, RIGHT, BY_HAND]
+
+
+def test_what_the_time_did_not_reach_is_told_so(course):
+    limits = Limits(cell_seconds=3, grace_seconds=0.5, total_seconds=2)
+    with WarmParent(limits, exposed=EXPOSED) as parent, Judge(course.lab("01"), parent, b"secret") as judge:
+        judge.judge(handed_in(judge))  # so that the warm parent stands
+        sources = {q.id: SLOW + SLOW + judge.lab.model_answer(q).source for q in judge.lab.questions if not q.written}
+        judgements, _ = judge.judge(rebuild(judge.lab, "ada", judge.lab.with_answers(sources)))
+    assert [j.status for j in judgements] == [RIGHT, WRONG, WRONG, WRONG, BY_HAND]
+    assert {j.sentence for j in judgements[1:4]} == {TIME_IS_OVER}
 
 
 def test_inputs_differ_by_student_and_attempt_and_repeat_otherwise():

@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import signal
 import struct
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from grading.bubblewrap import Bubblewrap
 from grading.container import Container
 from grading.course import CourseError, write_whole
 from grading.judge import Judge
-from grading.question import Read
-from grading.session import Failure, Limits, Session, Step, Value, WarmParent
+from grading.question import Call, Read
+from grading.session import TOO_LATE, Failure, Limits, Session, Step, Value, WarmParent
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -142,12 +143,124 @@ def test_a_user_without_rights_gets_the_same_walls(monkeypatch):
     assert places == Value(["/sandbox", "/dev/shm"])
 
 
+SHORT = Limits(cell_seconds=1, grace_seconds=0.2, total_seconds=2)
+
+
 @needs_sandbox
-def test_a_submission_ends_when_its_whole_time_is_over():
-    limits = Limits(cell_seconds=1, grace_seconds=0.2, total_seconds=2)
+def test_the_cells_end_when_their_whole_time_is_over():
     steps = [Step(f"cell-{n}", "import time\ntime.sleep(0.9)") for n in range(100)]
-    with WarmParent(limits) as parent, Session(parent, [*steps, Step("last", "x = 1")]) as session:
-        assert session.ask([Read("x")], 1) == [Failure("OutOfTime")]
+    with WarmParent(SHORT) as parent, Session(parent, [*steps, Step("last", "x = 1")]) as session:
+        started = time.monotonic()
+        assert session.ask([Read("x")], 1) == [Failure("Undefined", "x")]
+        assert session.failures["last"] == TOO_LATE and "cell-0" not in session.failures
+        assert time.monotonic() < started + 15
+
+
+@needs_sandbox
+def test_the_questions_end_when_their_whole_time_is_over():
+    with WarmParent(SHORT) as parent, Session(parent, [Step("a", "import time\ndef f(): time.sleep(0.9)")]) as session:
+        outcomes = [session.ask([Call("f")], 1)[0] for _ in range(5)]
+    assert outcomes == [Value(None)] * 2 + [TOO_LATE] * 3
+
+
+@needs_sandbox
+def test_cells_that_do_not_come_to_an_end_run_again_without_those_that_can_be_spared():
+    slow = [Step(f"cell-{n}", "import time\ntime.sleep(0.9)") for n in range(9)]
+    steps = [Step("first", "x = 1"), *slow, Step("last", "y = x + 1")]
+    with (WarmParent(SHORT) as parent,
+          Session(parent, steps, spare=lambda: [step.id for step in slow]) as session):  # fmt: skip
+        assert session.ask([Read("y")], 1) == [Value(2)]
+
+
+PAUSED = """
+from grading.question import Call
+from grading.session import Session, Step, WarmParent
+from grading.walls import Limits
+source = "import time\\ndef f():\\n    time.sleep(1)\\n    return 7"
+with WarmParent(Limits(grace_seconds=0.5)) as parent, Session(parent, [Step("a", source)]) as session:
+    session.ready()
+    print("ready", flush=True)
+    print(session.ask([Call("f")], 1.5), flush=True)
+"""
+
+
+@needs_sandbox
+@pytest.mark.parametrize("sandbox_too", [False, True])
+def test_a_pause_of_the_judge_costs_no_answer(sandbox_too):
+    with subprocess.Popen([sys.executable, "-c", PAUSED], stdout=subprocess.PIPE, text=True) as judge:
+        assert judge.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        pids = [str(judge.pid)]
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSTOP)
+            pids += walls.children_of(pid) if sandbox_too else []
+        time.sleep(3)
+        for pid in reversed(pids):
+            os.kill(int(pid), signal.SIGCONT)
+        assert judge.stdout.readline() == "[Value(value=7)]\n"
+
+
+def zoo(name):
+    return (REPOSITORY / "grading" / "zoo" / f"{name}.py").read_text()
+
+
+def test_no_process_can_weaken_another(backend):
+    mine = "\nresource.setrlimit(resource.RLIMIT_CPU, (900, 900))\n"
+    mine += "os.sched_setaffinity(0, os.sched_getaffinity(0))\nx = 1"
+    with WarmParent() as parent, Session(parent, [Step("a", zoo("weakens_its_parent") + mine)]) as session:
+        assert session.ask([Read("x")], 5) == [Value(1)]
+        assert session.outputs["a"] == ""
+
+
+@needs_bubblewrap
+def test_no_memory_is_given_that_belongs_to_no_process(monkeypatch):
+    monkeypatch.setenv("GRADING_SANDBOX", "bubblewrap")
+    with WarmParent() as parent, Session(parent, [Step("a", zoo("hidden_memory_flood"))]) as session:
+        assert session.ask([Read("kept")], 5) == [Value([])]
+        assert session.outputs["a"].count("Permission denied") + session.outputs["a"].count("not permitted") == 2
+
+
+@needs_bubblewrap
+def test_a_flood_of_page_tables_is_ended(monkeypatch):
+    monkeypatch.setenv("GRADING_SANDBOX", "bubblewrap")
+    limits = Limits(sandbox_bytes=2**30)
+    with WarmParent(limits) as parent, Session(parent, [Step("a", zoo("page_table_flood"))]) as session:
+        session.ready()
+        assert session.failures["a"] == Failure("Ended")
+
+
+@needs_sandbox
+def test_a_process_may_have_any_name():
+    with WarmParent() as parent, Session(parent, [Step("a", zoo("odd_process_name") + "\nx = 1")]) as session:
+        assert session.ask([Read("x")], 5) == [Value(1)]
+
+
+HOPELESS = Limits(n_open_files=2**30)  # more than any system gives
+
+
+@needs_sandbox
+def test_a_warm_parent_whose_workers_end_at_once_is_started_again(monkeypatch):
+    fork, limits = WarmParent._fork, iter([HOPELESS, Limits()])
+
+    def hopeless_at_first(parent):
+        parent.limits = next(limits)
+        return fork(parent)
+
+    monkeypatch.setattr(WarmParent, "_fork", hopeless_at_first)
+    with WarmParent() as parent, Session(parent, [Step("a", "x = 1", forbidden=("math.fsum",))]) as session:
+        assert session.ask([Read("x")], 5) == [Value(1)]
+
+
+def test_workers_that_never_start_are_told_in_one_sentence():
+    with pytest.raises(CourseError, match="the workers do not start"), WarmParent(HOPELESS, exposed=True) as parent:
+        parent.worker()
+
+
+@needs_sandbox
+def test_ctrl_c_reaches_the_judge_and_not_the_sandbox():
+    with WarmParent() as parent, Session(parent, [Step("a", "x = 1")]) as session:
+        session.ready()
+        assert os.getpgid(parent.running.process.pid) != os.getpgid(0)
 
 
 @needs_sandbox
