@@ -24,6 +24,8 @@ TIMING = re.compile(r"^(\s*)%%?(?:timeit|time|prun|capture)\b(?:[ \t]+-\w+(?:[ \
 
 
 LONGEST_KEPT = 20_000  # characters
+LONGEST_NAME = 200  # characters: enough to begin with a forbidden name
+MOST_CHARACTERS = 500_000  # of all cells together; nobody writes as much
 LOADS, STORES = ("LOAD_GLOBAL", "LOAD_NAME"), ("STORE_NAME", "STORE_GLOBAL")
 
 
@@ -70,7 +72,10 @@ def _changed(part: ast.Attribute | ast.Subscript) -> set[str]:
 
 
 def statements(source: str, is_own: bool = True) -> tuple[Statement, ...]:
-    """The statements of a cell, remembered: the course's cells come again and again. A huge one is not kept."""
+    """The statements of a cell, remembered: the course's cells come again and again. A huge one is not kept.
+
+    Raises  RecursionError if it is nested so deeply that not every process can compile it.
+    """
     return (_statements if len(source) < LONGEST_KEPT else _statements.__wrapped__)(source, is_own)
 
 
@@ -82,7 +87,7 @@ def _statements(source: str, is_own: bool) -> tuple[Statement, ...]:
             warnings.simplefilter("ignore")
             tree = ast.parse(TransformerManager().transform_cell(TIMING.sub(r"\1", source)))
             compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, MemoryError):
         return ()
     return tuple(Statement(single, is_own) for node in tree.body for single in _split(node))
 
@@ -117,9 +122,12 @@ def forbidden_name(cells: list[tuple[str, bool]], answer: str, asked: set[str], 
 
     `cells` holds (source, whether the student wrote it) of all that runs; `answer` is the source of the answer cell,
     which counts as a whole, and `asked` are the names for which the judge asks.
+    Raises  ValueError or RecursionError if there is more text, or it is nested deeper, than anybody writes.
     """
     if not names:
         return ""
+    if (n := sum(len(source) for source, _ in cells)) > MOST_CHARACTERS:
+        raise ValueError(f"the cells hold {n:,} characters, the limit is {MOST_CHARACTERS:,}")
     mine = list(statements(answer))
     rest = [statement for source, is_own in cells for statement in statements(source, is_own)]
     made = set().union(*(statement.binds for statement in mine))
@@ -132,37 +140,69 @@ def forbidden_name(cells: list[tuple[str, bool]], answer: str, asked: set[str], 
 
 def needed(rest: list[Statement], wanted: set[str]) -> list[Statement]:
     """The statements that bind a wanted name, those that bind what they use, and so on."""
-    found: list[Statement] = []
-    while more := [statement for statement in rest if statement not in found and statement.binds & wanted]:
-        found += more
-        wanted = wanted.union(*(statement.loads for statement in more))
-    return found
+    binders: dict[str, list[Statement]] = {}
+    for statement in rest:
+        for name in statement.binds:
+            binders.setdefault(name, []).append(statement)
+    found, names, seen = set(), list(wanted), set(wanted)
+    while names:
+        for statement in binders.pop(names.pop(), ()):
+            if statement not in found:
+                found.add(statement)
+                names += statement.loads - seen
+                seen |= statement.loads
+    return [statement for statement in rest if statement in found]
 
 
 def texts_as_names(tree: ast.AST) -> set[str]:
     """Names that are spelled as texts: `globals()["help"]`, `eval("help(x)")`."""
-    spelled = {dotted(n).partition(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Subscript | ast.Call)}
-    return spelled.union(*(statement.loads for statement in evaluated(tree))) - {""}
+    names = {name.partition(".")[0] for node, name in spelled(tree) if isinstance(node, ast.Subscript | ast.Call)}
+    return names.union(*(statement.loads for statement in evaluated(tree))) - {""}
+
+
+def spelled(tree: ast.AST) -> list[tuple[ast.expr, str]]:
+    """Every expression with the dotted name that it spells; parts come first, so that none is looked into twice."""
+    return [(node, dotted(node)) for node in reversed(list(ast.walk(tree))) if isinstance(node, ast.expr)]
 
 
 def evaluated(tree: ast.AST) -> list[Statement]:
-    """The statements that `eval` and `exec` are given as a text."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
-    texts = [text_of(call.args[0]) for call in calls if dotted(call.func).rpartition(".")[2] in ("eval", "exec")]
+    """The statements that `eval`, `exec` and `compile` are given as a text."""
+    names = dict(spelled(tree))
+    calls = [node for node in names if isinstance(node, ast.Call) and node.args]
+    texts = [text_of(call.args[0]) for call in calls if _takes_text(names[call.func])]
     return [statement for text in texts if text for statement in statements(text)]
 
 
+def _takes_text(function: str) -> bool:
+    return function.rpartition(".")[2] in ("eval", "exec") or function in ("compile", "builtins.compile")
+
+
 def aliases(trees: Iterable[ast.AST]) -> dict[str, str]:
-    """What a plain name stands for, as a full name."""
+    """What a plain name stands for, as a full name, through as many aliases as there are."""
     full: dict[str, str] = {}
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, ast.Import):
-            full |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Assign) and (value := dotted(node.value)):
-            full |= {target.id: value for target in node.targets if isinstance(target, ast.Name) and target.id != value}
-    return full
+    for tree in trees:
+        names = dict(spelled(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                full |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Assign) and (value := names[node.value]):
+                full |= {to.id: value for to in node.targets if isinstance(to, ast.Name) and to.id != value}
+    return _through(full)
+
+
+def _through(full: dict[str, str]) -> dict[str, str]:
+    """The same with what lies at the end of each chain of aliases; a circle is gone through once."""
+    done: dict[str, str] = {}
+    for name in full:
+        way: dict[str, None] = {}
+        while name in full and name not in done and name not in way:
+            way[name] = None
+            name = full[name].partition(".")[0]
+        for step in reversed(way):
+            done[step] = resolve(full[step], done)
+    return done
 
 
 def names_used(statement: Statement, full: dict[str, str]) -> set[str]:
@@ -175,35 +215,33 @@ def names_used(statement: Statement, full: dict[str, str]) -> set[str]:
             used |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Attribute):
             used.add(f".{node.attr}")
-        if isinstance(node, ast.expr) and "." in (name := dotted(node)):
-            is_known = name.partition(".")[0] in statement.loads  # and not local to a function
-            used |= {"." + name.rpartition(".")[2], *([name] if is_known else [])}
-        if isinstance(node, ast.expr) and (name := dotted(node)).partition(".")[0] in full:
+    for _, name in spelled(statement.tree):
+        first = name.partition(".")[0]
+        if "." in name:
+            used |= {"." + name.rpartition(".")[2], *([name] if first in statement.loads else [])}  # and not local
+        if first in full:
             used.add(resolve(name, full))
-    stars = {value.removesuffix("*") for value in full.values() if value.endswith(".*")}
-    return used | {star + name for star in stars for name in statement.loads}
+    star = full.get("*", "").removesuffix("*")
+    return used | {star + name for name in statement.loads if star}
 
 
 def resolve(name: str, full: dict[str, str]) -> str:
-    """The full name behind a name, through as many aliases as there are."""
-    for _ in range(len(full)):
-        first, dot, rest = name.partition(".")
-        if first not in full:
-            break
-        name = full[first] + dot + rest
-    return name
+    """The full name behind a name."""
+    first, dot, rest = name.partition(".")
+    return (full.get(first, first) + dot + rest)[:LONGEST_NAME]
 
 
+@lru_cache(maxsize=4096)
 def dotted(node: ast.expr) -> str:
-    """The dotted name that an expression spells, by dots or by texts, or ""."""
+    """The dotted name that an expression spells, by dots or by texts, or ""; of a long one the beginning."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
         before = dotted(node.value)
-        return f"{before}.{node.attr}" if before and node.attr != "__dict__" else before
+        return f"{before}.{node.attr}"[:LONGEST_NAME] if before and node.attr != "__dict__" else before
     if isinstance(node, ast.Subscript) and (text := text_of(node.slice)):
         before = dotted(node.value)
-        return text if before in ("", "globals", "sys.modules", "modules") else f"{before}.{text}"
+        return text if before in ("", "globals", "sys.modules", "modules") else f"{before}.{text}"[:LONGEST_NAME]
     return _called(dotted(node.func).rpartition(".")[2], node.args) if isinstance(node, ast.Call) else ""
 
 

@@ -14,13 +14,15 @@ import functools
 import importlib
 import importlib.util
 import os
+import secrets
 import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-COURSE = "<course "  # how the file names of the course's own cells and probes begin
+COURSE = f"<course {secrets.token_hex(8)} "  # how the file names of the course's own cells and probes begin
+IMPORTING = "importlib"  # in the file names of what imports
 READ_THEIR_CALLER = ("eval", "exec")  # a stand-in would give them the wrong namespace, so an audit hook watches them
 
 
@@ -105,10 +107,20 @@ class Guard:
 
     def _is_library(self, caller: types.FrameType) -> bool:
         """Whether the calling code stands in a file that a student cannot write."""
-        return not caller.f_code.co_filename.startswith(self.writable)
+        return self._is_closed(caller.f_code.co_filename)
+
+    def _is_closed(self, file: str) -> bool:
+        return file.startswith("/") and not file.startswith(self.writable)
+
+    def _check_name(self, file: str, caller: types.FrameType) -> None:
+        """Refuse to let a student's text pass for a library's."""
+        if (self._is_closed(file) or IMPORTING in file) and not (self._is_library(caller) or is_importing(caller)):
+            raise ValueError(f"this text does not stand in {file}; give another name, as '<text>'")
 
     def _on_event(self, event: str, args: tuple) -> None:
         """Refuse modules that load too late or twice to be barred, and what no stand-in can refuse."""
+        if event == "compile" and isinstance(args[1], str):
+            self._check_name(args[1], sys._getframe(1))
         if event != "exec":
             return
         caller, file = sys._getframe(1), getattr(args[0], "co_filename", "")
@@ -132,7 +144,7 @@ def is_of_course(caller: types.FrameType) -> bool:
 
 
 def is_importing(caller: types.FrameType) -> bool:
-    return "importlib" in caller.f_code.co_filename
+    return IMPORTING in caller.f_code.co_filename
 
 
 def passing_on(*args: Any, **kwargs: Any) -> Any:

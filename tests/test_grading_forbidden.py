@@ -1,5 +1,7 @@
 """What a question forbids is found in the text, is stopped at run time, and nothing honest is refused."""
 
+import time
+
 import pytest
 from test_grading_tiny import EXPOSED
 
@@ -54,6 +56,7 @@ def test_a_forbidden_name_is_found_in_the_answer_cell(source, forbidden, is_foun
         ("def f(x):\n    m = importlib.import_module('mini' + 'gpt')\n    return m.x", ["import importlib"], "minigpt"),
         ("import sys\ndef f(x): return sys.modules['minigpt'].x", [], "minigpt"),
         ("def f(x): return eval('sum(x)')", [], "sum"),
+        ("def f(x): return eval(compile('sum(x)', 'text', 'eval'))", [], "sum"),
         ("def f(x): return globals()['help'](x)", ["help = sum"], "sum"),
         ("import builtins\ndef f(x): return builtins.__dict__['sum'](x)", [], "sum"),
         ("def f(x): return 0", ["def g(x): return sum(x)", "f = g"], "sum"),
@@ -76,10 +79,34 @@ def test_a_forbidden_name_is_found_in_whatever_the_answer_is_made_of(answer, cel
         ("def f(x): return np.sum(x)", ["import numpy as np"]),
         ("loss = 3\ndef f(x): return loss", ["loss = sum([1, 2])"]),
         ("x = await y", []),
+        ("import re\ndef f(x): return re.compile('sum').match(x)", []),
     ],
 )  # fmt: skip
 def test_trying_out_beside_the_answer_and_the_courses_own_cells_are_free(answer, cells):
     assert found(answer, *cells) == ""
+
+
+@pytest.mark.parametrize("lines", [
+    [f"x{n} = x{n + 1}" for n in range(10_000)],
+    [f"x{n} = x{n + 1}" for n in reversed(range(10_000))],
+    [f"x{n} = x{n + 1}.a" for n in range(10_000)],
+    ["x0 = x0.a"] * 5_000 + ["x0 = x1; x1 = x0"] * 5_000,
+    [f"x0 = x1{'.b' * 600}"] * 100,
+], ids=["chain", "reversed", "growing", "circle", "deep"])
+def test_ten_thousand_lines_are_read_in_a_moment(lines):
+    started = time.process_time()
+    assert found("def f(x): return x0", "\n".join([*lines, "x10000 = x1 = sum"])) == "sum"
+    assert time.process_time() < started + 15
+
+
+def test_more_text_than_anybody_writes_is_not_read():
+    with pytest.raises(ValueError, match="the cells hold 600,000 characters"):
+        found("def f(x): return x", "x = 1\n" * 100_000)
+
+
+def test_an_alias_of_an_alias_is_seen_through():
+    names = [f"n{i} = n{i + 1}" for i in range(40)]
+    assert found("def f(x): return n0.functional.cross_entropy(x)", *names, "import torch\nn40 = torch.nn") == ENTROPY
 
 
 def test_a_case_asks_for_names():
@@ -164,6 +191,21 @@ def test_the_guard_stops_it_while_the_question_is_asked_and_only_then(parent, fo
 def test_a_librarys_and_the_courses_own_use_goes_on_working(parent, forbidden, answer, cell):
     guarded, free = ask(parent, (forbidden,), answer, cell)
     assert isinstance(guarded, Value) and isinstance(free, Value)
+
+
+FALSE_NAMES = ("<course x>", "<course probe>", "/usr/lib/python3/x.py", "<frozen importlib x>")
+
+
+@pytest.mark.parametrize("name", FALSE_NAMES)
+def test_a_text_does_not_pass_for_the_courses_a_librarys_or_the_importers(parent, name):
+    answer = f"def f(x): return eval(compile('math.fsum([x, x])', {name!r}, 'eval'), {{'math': math, 'x': x}})"
+    guarded, _ = ask(parent, ("math.fsum",), answer, "import math")
+    assert isinstance(guarded, Failure) and guarded.kind in ("Forbidden", "ValueError")
+
+
+def test_a_text_may_have_any_other_name(parent):
+    answer = "def f(x): return eval(compile('2 * x', 'mine.py', 'eval'), {'x': x})"
+    assert ask(parent, ("math.fsum",), answer) == (Value(2.0), Value(2.0))
 
 
 def test_a_stand_in_keeps_what_it_stands_for(parent):
