@@ -60,6 +60,13 @@ def attack(course, source):
     return notebook
 
 
+def attack_from_beside(course, source):
+    """A blank notebook with the source in a cell of the student's own."""
+    notebook = blank(course)
+    notebook["cells"].append(cell("code", "mine", source))
+    return notebook
+
+
 def forged_marks(course):
     """Gives every test a thousand points, tells graders to skip it, and unlocks it."""
     notebook = blank(course)
@@ -131,6 +138,8 @@ def poisoned_folder(course):
 
 FORGED = {make.__name__: make for make in (forged_marks, forged_outputs, copied_tests, foreign_tests, empty_metadata,
           names_with_tricks, endless_cells, nested_file, odd_parts, poisoned_folder)}  # fmt: skip
+BESIDE = "-beside"
+TRIED = (*ZOO, *(f"{name}{BESIDE}" for name in ZOO), *FORGED)
 POISON = ("numpy.py", "json.py", "sitecustomize.py", "conftest.py", "nbgrader_config.py", "grading/wire.py")
 
 
@@ -170,6 +179,8 @@ def aimed(source, course, listener):
 def graded(course, listener):
     """The results by student, with the fingerprints before and after of what no submission may touch."""
     notebooks = {name: attack(course, aimed(source, course, listener)) for name, source in ZOO.items()}
+    notebooks |= {f"{name}{BESIDE}": attack_from_beside(course, aimed(source, course, listener))
+                  for name, source in ZOO.items()}  # fmt: skip
     notebooks |= {name: make(course) for name, make in FORGED.items()}
     for number, (name, notebook) in enumerate(notebooks.items()):
         hand(course, f"s{number:02}-{name}", notebook if isinstance(notebook, str) else json.dumps(notebook))
@@ -186,7 +197,7 @@ def graded(course, listener):
     return {result["student"]: result for result in results}, before, after
 
 
-@pytest.mark.parametrize("name", [*ZOO, *FORGED])
+@pytest.mark.parametrize("name", TRIED)
 def test_it_gains_nothing_and_the_next_student_keeps_all_points(graded, name):
     results, _, _ = graded
     student = next(student for student in results if student.endswith(f"-{name}"))
@@ -195,7 +206,7 @@ def test_it_gains_nothing_and_the_next_student_keeps_all_points(graded, name):
     assert results[f"{student}-then-honest"]["points"] == 90
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", TRIED)
 def test_it_sees_nothing(course, graded, name):
     results, _, _ = graded
     student = next(student for student in results if student.endswith(f"-{name}"))
@@ -204,15 +215,23 @@ def test_it_sees_nothing(course, graded, name):
             assert "CANARY" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("name", [*ZOO, *FORGED])
+@pytest.mark.parametrize("name", TRIED)
 def test_nothing_that_it_wrote_acts_on_a_page_a_table_or_a_terminal(course, graded, name):
     results, _, _ = graded
     student = next(student for student in results if student.endswith(f"-{name}"))
     page = (course.work / "feedback" / student / f"{LAB}.html").read_text()
     assert "<script" not in page and "<img" not in page
-    result = (course.work / "results" / student / LAB / "result.json").read_text()
-    for text in (page, json.dumps(json.loads(result), ensure_ascii=False)):
+    for text in (page, *texts_in(json.loads((course.work / "results" / student / LAB / "result.json").read_bytes()))):
         assert all(letter.isprintable() or letter in "\n\t" for letter in text)
+
+
+def texts_in(value):
+    """Every text in a value that was read from JSON, keys included."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return [text for entry in value for text in texts_in(entry)]
+    return [value] if isinstance(value, str) else []
 
 
 def test_the_table_of_grades_holds_no_formula(course, graded):
@@ -236,7 +255,7 @@ def test_secret_and_gradebook_are_those_of_the_judge(course, graded):
     results, _, _ = graded
     assert (course.work / "secret").read_text() == "CANARY of the secret"
     assert (course.work / "gradebook.db").read_bytes().startswith(b"SQLite format 3")
-    assert len(results) == 2 * (len(ZOO) + len(FORGED)) + 1
+    assert len(results) == 2 * len(TRIED) + 1
 
 
 SIGHTED = ("reads_solutions", "reads_checks", "reads_gradebook_and_secret", "reads_other_submissions", "reads_home",
